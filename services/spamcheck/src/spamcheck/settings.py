@@ -50,8 +50,16 @@ class Settings(BaseSettings):
     )
     item_attempts: int = Field(5, ge=1, le=20, description="tries of one item before it is set aside")
     retry_seconds: float = Field(1.0, gt=0, description="pause before the second try; doubled for each further one")
-    give_up_after: int = Field(20, ge=1, description="items set aside in a row, with none done, that end the run as FAILED")
-    fresh_seconds: float = Field(60, gt=0, description="a verdict is sent only for a text seen in a batch at most this old")
+    give_up_after: int = Field(
+        20, ge=1, description="items set aside in a row, with none done, that end the run as FAILED"
+    )
+    fresh_seconds: float = Field(
+        60, gt=0, description="a verdict is sent only for a text seen in a batch at most this old"
+    )
+    classify_timeout_seconds: float = Field(1800, gt=0, description="limit of one try to classify one item, all models")
+    heartbeat_timeout_seconds: float = Field(
+        10, ge=1, description="silence after which a worker's item is given to another"
+    )
     journal_days: int = Field(30, ge=1, description="how long the journal keeps a run")
 
     # The classifier

@@ -1,0 +1,195 @@
+#!/usr/bin/python
+# Copyright: the spamops contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: run_record
+short_description: Begin and end a check run in the controller's history, with its lock and its guard
+version_added: 0.1.0
+description:
+  - With O(state=begun), takes the lock of the server (one run a server, also against C(spamops run)), opens the run in the
+    history, and starts a guard. Should the playbook be ended by force (Ctrl-C, a killed job) before the run is ended here, the
+    guard shelves the server.
+  - With O(state=ended), writes what the tasks of the run returned into the history, and gives the lock back.
+options:
+  state:
+    description: Whether the run begins or ends here.
+    type: str
+    choices: [begun, ended]
+    required: true
+  server:
+    description: Id (better) or name of the server, as the run's other tasks have it.
+    type: str
+    required: true
+  run:
+    description: Number of the run, as returned at its beginning. Needed with O(state=ended).
+    type: int
+  state_dir:
+    description: Folder of the history and the locks. Default as of the C(spamops) command.
+    type: path
+  shelve:
+    description: Whether the guard shelves the server when the playbook dies.
+    type: bool
+    default: true
+  shelve_timeout:
+    description: Limit for that, in seconds.
+    type: int
+    default: 900
+  service_units_per_hour:
+    description: What the cloud bills an hour while the server is C(ACTIVE). Without it no service units are counted.
+    type: float
+  wake:
+    description: What M(comses.spamops.server_shelf) returned for waking the server.
+    type: dict
+    default: {}
+  check:
+    description: What M(comses.spamops.spamcheck_run) returned.
+    type: dict
+    default: {}
+  shelved:
+    description: What M(comses.spamops.server_shelf) returned for shelving it.
+    type: dict
+    default: {}
+  holder_pid:
+    description: Process that the run belongs to. Set by the collection's action plugin to the playbook's own.
+    type: int
+extends_documentation_fragment:
+  - comses.spamops.cloud
+attributes:
+  check_mode:
+    description: Locks and records nothing; an active run is reported all the same.
+    support: full
+  diff_mode:
+    description: There is nothing to show.
+    support: none
+  idempotent:
+    description: A run is begun anew each time; one that is ended stays as it is.
+    support: partial
+author: The spamops contributors (@comses)
+"""
+
+EXAMPLES = r"""
+- name: Begin the run
+  comses.spamops.run_record:
+    state: begun
+    server: "{{ spamops_server }}"
+    cloud: jetstream2
+  register: record
+
+- name: End it
+  comses.spamops.run_record:
+    state: ended
+    server: "{{ spamops_server }}"
+    run: "{{ record.run }}"
+    wake: "{{ wake }}"
+    check: "{{ check }}"
+    shelved: "{{ shelved }}"
+  register: ended
+"""
+
+RETURN = r"""
+run:
+  description: Number of the run in the history. Nothing in check mode.
+  type: int
+  returned: always
+summary:
+  description: What the run came to, as C(spamops run --json) prints it.
+  type: dict
+  returned: with O(state=ended)
+exit_code:
+  description: What C(spamops run) would have ended with.
+  type: int
+  returned: with O(state=ended), and on failure
+"""
+
+import contextlib
+from datetime import datetime, timezone
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.comses.spamops.plugins.module_utils.controller import (
+    CLOUD_SPEC,
+    cloud_arguments,
+    require_spamops,
+    state_dir,
+)
+
+with contextlib.suppress(ImportError):
+    from spamops import guard, lock
+    from spamops.errors import ExitCode, SpamopsError
+    from spamops.ledger import Ledger
+    from spamops.summary import Summary, summarise_tasks
+
+
+def main() -> None:
+    """Read the arguments, begin or end the run."""
+    module = AnsibleModule(
+        argument_spec={
+            "state": {"type": "str", "required": True, "choices": ["begun", "ended"]},
+            "server": {"type": "str", "required": True},
+            "run": {"type": "int"},
+            "state_dir": {"type": "path"},
+            "shelve": {"type": "bool", "default": True},
+            "shelve_timeout": {"type": "int", "default": 900},
+            "service_units_per_hour": {"type": "float"},
+            "wake": {"type": "dict", "default": {}},
+            "check": {"type": "dict", "default": {}},
+            "shelved": {"type": "dict", "default": {}},
+            "holder_pid": {"type": "int"},
+            **CLOUD_SPEC,
+        },
+        required_if=[("state", "ended", ["run"])],
+        supports_check_mode=True,
+    )
+    require_spamops(module)
+    try:
+        facts = _begin(module) if module.params["state"] == "begun" else _end(module)
+    except SpamopsError as error:
+        module.fail_json(msg=str(error), exit_code=int(error.exit_code), run=module.params["run"])
+    module.exit_json(changed=True, **facts)
+
+
+def _begin(module: AnsibleModule) -> dict[str, Any]:
+    parameters = module.params
+    if module.check_mode:
+        holder = lock.holder(state_dir(parameters), parameters["server"])
+        if holder is not None:
+            module.fail_json(
+                msg=f"another run of {parameters['server']} is active ({holder})", exit_code=int(ExitCode.RUN_ACTIVE)
+            )
+        return {"run": None}
+    orders = guard.Orders(
+        server=parameters["server"],
+        state_dir=str(state_dir(parameters)),
+        holder_pid=parameters["holder_pid"],
+        shelve=parameters["shelve"],
+        shelve_seconds=parameters["shelve_timeout"],
+        rate=parameters["service_units_per_hour"],
+        cloud_arguments=cloud_arguments(parameters),
+    )
+    return {"run": guard.start(orders)}
+
+
+def _end(module: AnsibleModule) -> dict[str, Any]:
+    parameters = module.params
+    now = datetime.now(timezone.utc)  # noqa: UP017 - Ansible's own sanity tests import modules with older Pythons
+    summary: Summary = summarise_tasks(
+        parameters["server"],
+        parameters["wake"],
+        parameters["check"],
+        parameters["shelved"],
+        now,
+        parameters["service_units_per_hour"],
+        parameters["run"],
+    )
+    folder = state_dir(parameters)
+    if not module.check_mode and parameters["run"]:
+        Ledger(folder).end(parameters["run"], summary, now, parameters["check"].get("report") or None)
+        guard.wait_until_gone(folder, parameters["server"])
+    return {"run": parameters["run"], "summary": summary.as_dict(), "exit_code": summary.exit_code}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+#!/usr/bin/python
+# Copyright: the spamops contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: spamcheck_run
+short_description: Run the spam check on a checker that is on, and fetch its report
+version_added: 0.1.0
+description:
+  - Waits until the checker is ready, starts its workflow (or joins the one that is active), waits for B(any) terminal status
+    (C(COMPLETED), C(FAILED), C(CANCELED), C(TERMINATED), C(TIMED_OUT)), and fetches the report before the server goes away.
+  - Long polls, progress and reports are used where the checker has them.
+  - The module fails when the workflow ends other than C(COMPLETED). Items that failed one by one are counted, not a failure.
+options:
+  url:
+    description: Base address of the checker, such as V(http://203.0.113.7:8001).
+    type: str
+    required: true
+  api_key:
+    description: Key of the checker, 32 characters or more. Sent as C(X-API-Key), never logged.
+    type: str
+    required: true
+  timeout:
+    description: Limit for the workflow to end, in seconds.
+    type: int
+    default: 3600
+  ready_timeout:
+    description: Limit for the checker to become ready before that, in seconds.
+    type: int
+    default: 300
+  status_grace:
+    description: How long failing or garbled status answers are put up with, in seconds.
+    type: int
+    default: 120
+  call_timeout:
+    description: Limit of a single call to the checker, in seconds.
+    type: int
+    default: 30
+extends_documentation_fragment:
+  - comses.spamops.cloud.run
+attributes:
+  check_mode:
+    description: Looks whether the checker is ready, and starts nothing.
+    support: full
+  diff_mode:
+    description: Shows the counts of the check.
+    support: full
+  idempotent:
+    description: Every run reads what is scheduled on the site now; an active check is joined, not doubled.
+    support: partial
+requirements:
+  - "python >= 3.11"
+  - "spamops, the Python package of this collection"
+author: The spamops contributors (@comses)
+"""
+
+EXAMPLES = r"""
+- name: Check everything scheduled
+  comses.spamops.spamcheck_run:
+    url: http://203.0.113.7:8001
+    api_key: "{{ vault_spamcheck_api_key }}"
+    timeout: 7200
+  register: check
+
+- name: Say what came of it
+  ansible.builtin.debug:
+    msg: "{{ check.checked }} checked, {{ check.spam }} spam, {{ check.failed }} failed"
+"""
+
+RETURN = r"""
+workflow_id:
+  description: Temporal's id of the workflow.
+  type: str
+  returned: when one was started
+workflow_status:
+  description: Temporal's status of the workflow.
+  type: str
+  returned: when it ended
+  sample: COMPLETED
+ready:
+  description: Whether the checker is ready.
+  type: bool
+  returned: in check mode
+checked:
+  description: Number of items with a verdict.
+  type: int
+  returned: when the workflow ended
+spam:
+  description: Of these, spam.
+  type: int
+  returned: when the workflow ended
+not_spam:
+  description: Of these, not spam.
+  type: int
+  returned: when the workflow ended
+failed:
+  description: Number of items that were set aside.
+  type: int
+  returned: when the workflow ended
+progress:
+  description: Counts of the last status answer.
+  type: dict
+  returned: when the workflow ended
+report:
+  description: The checker's report. Ids, hashes and verdicts, no texts. Empty where the checker gives none.
+  type: dict
+  returned: when the workflow ended
+notes:
+  description: What was waited for or retried, and why.
+  type: list
+  elements: str
+  returned: always
+"""
+
+import contextlib
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.comses.spamops.plugins.module_utils.controller import (
+    RUN_SPEC,
+    require_spamops,
+    state_dir,
+)
+
+with contextlib.suppress(ImportError):
+    from spamops import settings, summary
+    from spamops.attached import RunClock
+    from spamops.checker import Checker
+    from spamops.errors import CheckerError, SpamopsError
+
+
+def main() -> None:
+    """Read the arguments, run the check, return what came of it."""
+    module = AnsibleModule(
+        argument_spec={
+            "url": {"type": "str", "required": True},
+            "api_key": {"type": "str", "required": True, "no_log": True},
+            "timeout": {"type": "int", "default": 3600},
+            "ready_timeout": {"type": "int", "default": 300},
+            "status_grace": {"type": "int", "default": 120},
+            "call_timeout": {"type": "int", "default": 30},
+            **RUN_SPEC,
+        },
+        supports_check_mode=True,
+    )
+    require_spamops(module)
+    parameters = module.params
+    try:
+        key = settings.usable_key(parameters["api_key"])
+    except ValueError as error:
+        module.fail_json(msg=f"api_key {error}")
+    notes: list[str] = []
+    facts: dict[str, Any] = {"notes": notes}
+    checker = Checker(
+        parameters["url"],
+        key,
+        call_seconds=parameters["call_timeout"],
+        clock=RunClock(state_dir(parameters), parameters["run"]),
+        on_note=notes.append,
+    )
+    try:
+        if module.check_mode:
+            reason = checker.readiness()
+            notes += [f"would wait for the checker: {reason}"] if reason else []
+            module.exit_json(changed=True, ready=reason is None, **facts)
+        _check(checker, parameters, facts)
+    except SpamopsError as error:
+        module.fail_json(msg=str(error), exit_code=int(error.exit_code), **facts)
+    finally:
+        checker.close()
+    counts = "".join(f"{name}: {facts[name]}\n" for name in ("checked", "spam", "not_spam", "failed"))
+    module.exit_json(changed=facts["checked"] > 0, diff={"before": "", "after": counts}, **facts)
+
+
+def _check(checker: Checker, parameters: dict[str, Any], facts: dict[str, Any]) -> None:
+    checker.wait_until_ready(parameters["ready_timeout"])
+    facts["workflow_id"] = workflow_id = checker.start()
+    status = checker.wait_for_end(workflow_id, parameters["timeout"], parameters["status_grace"])
+    facts |= {"workflow_status": status.status, "progress": status.progress}
+    report = None
+    try:
+        report = checker.report(workflow_id)
+    except CheckerError as error:
+        facts["notes"].append(f"warning: {error}")
+    counted = summary.Summary(server="")
+    summary.add_check(counted, status.status, status.progress, report)
+    facts |= {name: getattr(counted, name) for name in ("checked", "spam", "not_spam", "failed")}
+    facts["report"] = report or {}
+    summary.require_completed(workflow_id, status, report)
+
+
+if __name__ == "__main__":
+    main()

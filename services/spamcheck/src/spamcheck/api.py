@@ -1,0 +1,195 @@
+"""The checker's HTTP API. `python -m spamcheck.api`; SIGTERM ends it with 0."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Annotated, Any
+
+import uvicorn
+from fastapi import FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, StreamingResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from . import logs, report
+from .auth import KeyRequired
+from .journal import Journal, JournalError
+from .logs import event
+from .messages import WORKFLOW_ID_PATTERN
+from .metrics import Metrics
+from .runs import WORKER_SILENCE_SECONDS, Runs, State, TemporalDown
+from .settings import Settings, SettingsError, load
+from .temporal import connect
+
+_log = logging.getLogger(__name__)
+
+MAX_WAIT_SECONDS = 30
+"""The longest /status?wait=: shorter than the time-outs of usual proxies (nginx: 60 s)."""
+WorkflowId = Annotated[str, Query(pattern=WORKFLOW_ID_PATTERN, max_length=64)]
+Wait = Annotated[float, Query(ge=0, le=MAX_WAIT_SECONDS, allow_inf_nan=False)]
+
+
+def build_app(settings: Settings, journal: Journal, runs: Runs) -> FastAPI:
+    """The application: every route, behind the key."""
+    app = FastAPI(title="spamcheck", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
+    metrics = Metrics(journal)
+
+    @app.middleware("http")
+    async def count(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        response = await call_next(request)
+        # The path of an unknown route is whatever a caller sent: not a label.
+        route = getattr(request.scope.get("route"), "path", "other")
+        metrics.requests.labels(route, str(response.status_code)).inc()
+        return response
+
+    app.add_middleware(KeyRequired, key=settings.api_key.get_secret_value())
+    app.add_exception_handler(RequestValidationError, _invalid)
+
+    @app.get("/live")
+    async def live() -> dict[str, str]:
+        return {"status": "alive"}
+
+    @app.get("/ok")
+    async def ok(detail: bool = False) -> Response:
+        problems = await runs.problems()
+        body: dict[str, Any] = {"status": "ok"}
+        if problems:
+            body = {"status": "not ready", "reasons": list(problems.values())}
+        if detail:
+            worker = journal.worker()
+            alive = worker is not None and worker.age <= WORKER_SILENCE_SECONDS
+            body["classifier"] = worker.classifier if worker and alive else settings.classifier
+            body["models"] = worker.models if worker and alive else {}
+            body |= {part: problems.get(part, "ok") for part in ("temporal", "worker")}
+        return JSONResponse(body, status_code=503 if problems else 200)
+
+    @app.post("/process-comses-spam")
+    async def start() -> Response:
+        try:
+            workflow_id, already = await runs.start()
+        except TemporalDown as error:
+            return JSONResponse({"detail": f"{error}; try again"}, status_code=503)
+        body: dict[str, Any] = {"workflow_id": workflow_id}
+        if already:
+            body["already_running"] = True
+        return JSONResponse(body)
+
+    @app.get("/status")
+    async def status(workflow_id: WorkflowId, wait: Wait = 0) -> Response:
+        state = await runs.state(workflow_id, wait)
+        if state is None:
+            return _no_run(workflow_id)
+        return JSONResponse(_status(journal, state))
+
+    @app.get("/report")
+    async def whole_report(workflow_id: WorkflowId) -> Response:
+        if await runs.state(workflow_id) is None:
+            return _no_run(workflow_id)
+        return StreamingResponse(report.stream(settings.state_dir, workflow_id), media_type="application/json")
+
+    @app.get("/metrics")
+    async def prometheus() -> Response:
+        problems = await runs.problems()
+        metrics.up = {part: part not in problems for part in ("temporal", "worker")}
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    return app
+
+
+def _status(journal: Journal, state: State) -> dict[str, Any]:
+    run, counts = state.run, journal.counts(state.run.workflow_id)
+    body: dict[str, Any] = {
+        "workflow_id": run.workflow_id,
+        "status": run.status,
+        "reason": run.reason,
+        "progress": {
+            "rounds": run.rounds,
+            "found": counts.found,
+            "checked": counts.checked,
+            "spam": counts.spam,
+            "not_spam": counts.not_spam,
+            "failed": counts.failed,
+            "in_progress": counts.in_progress,
+        },
+    }
+    if state.stale:
+        body["stale"] = True
+    return body
+
+
+def _no_run(workflow_id: str) -> Response:
+    return JSONResponse({"detail": f"there is no run {workflow_id}"}, status_code=404)
+
+
+async def _invalid(_request: Request, error: Exception) -> Response:
+    """422 that names the faulty parameters, without repeating what was sent."""
+    faults = error.errors() if isinstance(error, RequestValidationError) else []
+    text = "; ".join(f"{fault['loc'][-1]}: {fault['msg']}" for fault in faults)
+    return JSONResponse({"detail": text}, status_code=422)
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to `serve`: uvicorn would raise them again at the end, and the exit code would not be 0."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@contextlib.asynccontextmanager
+async def _application(settings: Settings) -> AsyncIterator[FastAPI]:
+    journal = Journal(settings.state_dir)
+    try:
+        yield build_app(settings, journal, Runs(await connect(settings, lazy=True), journal, settings))
+    finally:
+        journal.close()
+
+
+async def serve(settings: Settings) -> None:
+    """Listen until SIGTERM or SIGINT.
+
+    Raises JournalError, and OSError when the address cannot be listened on.
+    """
+    listener = _listener(settings.api_host, settings.api_port)
+    async with _application(settings) as app:
+        config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1)
+        server = _Server(config)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, setattr, server, "should_exit", True)
+        host = f"[{settings.api_host}]" if ":" in settings.api_host else settings.api_host
+        event(_log, logging.INFO, f"listening on http://{host}:{listener.getsockname()[1]}")
+        await server.serve(sockets=[listener])
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes a free one."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=128)
+
+
+def main() -> int:
+    """Exit codes: 0 ended by a signal, 1 ended by an error, 2 faulty settings or journal, or the port is taken."""
+    try:
+        settings = load()
+        logs.configure(settings.log_level)
+        asyncio.run(serve(settings))
+    except (SettingsError, JournalError) as error:
+        print(error, file=sys.stderr)  # noqa: T201 -- before there is a log
+        return 2
+    except OSError as error:
+        print(f"the API cannot listen on its address ({error.strerror}); set API_HOST, API_PORT", file=sys.stderr)  # noqa: T201
+        return 2
+    except Exception as error:
+        _log.exception("API failed: %s", type(error).__name__)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

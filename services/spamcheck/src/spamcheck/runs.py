@@ -1,0 +1,228 @@
+"""Starting runs and knowing how they are: the journal for what happened, Temporal for whether it goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
+from temporalio.client import Client, WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle
+from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.exceptions import TemporalError, WorkflowAlreadyStartedError
+from temporalio.service import RPCError, RPCStatusCode
+
+from .journal import Journal, Run
+from .logs import event
+from .messages import WORKFLOW_NAME, RunPlan
+from .settings import Settings
+
+_log = logging.getLogger(__name__)
+
+DESCRIBE_SECONDS = 2.0
+"""What Temporal gets to answer: callers of /status must have their answer soon, with or without Temporal."""
+START_SECONDS = 10.0
+WORKER_SILENCE_SECONDS = 10.0
+"""A worker that was silent for longer counts as gone. It gives a sign of life every second."""
+RETRY_SECONDS = 0.25
+_DOWN = (RPCError, RuntimeError, OSError, asyncio.TimeoutError)
+"""What the SDK raises when Temporal does not answer; RuntimeError from a client that was never connected."""
+_UNKNOWN_REASON = "Temporal does not know this run: its store was lost, or the run was deleted"
+
+
+class TemporalDown(Exception):
+    """Temporal does not answer. The message says where it was looked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """How a run is. `stale`: Temporal did not answer, this is the journal's word."""
+
+    run: Run
+    stale: bool = False
+
+
+class Runs:
+    """The runs of this checker. One object a process: it makes sure that one run is active at a time."""
+
+    def __init__(self, client: Client, journal: Journal, settings: Settings) -> None:
+        self._client = client
+        self._journal = journal
+        self._settings = settings
+        self._starting = asyncio.Lock()
+
+    async def start(self) -> tuple[str, bool]:
+        """Start a run, or find the active one. Returns its id, and whether it was running already.
+
+        The journal has the run before Temporal does: a start that was cut off is completed by the next call.
+        Raises TemporalDown.
+        """
+        async with self._starting:
+            active = self._journal.active()
+            if active is not None:
+                active = (await self._refreshed(active, must_answer=True)).run
+                if active.status == "RUNNING" and not await self._never_started(active.workflow_id):
+                    return active.workflow_id, True
+            # Asked first, so that a Temporal that is down leaves no run behind.
+            await self._reach()
+            workflow_id = self._journal.begin_run(_new_id())
+            try:
+                await asyncio.wait_for(self._start(workflow_id), START_SECONDS)
+            except WorkflowAlreadyStartedError:
+                return workflow_id, True
+            except _DOWN as error:
+                raise self._down(error) from None
+            event(_log, logging.INFO, "run started", run=workflow_id)
+            return workflow_id, False
+
+    async def state(self, workflow_id: str, wait: float = 0.0) -> State | None:
+        """How a run is, None if there is none of that id. `wait`: seconds for which its end is waited for."""
+        run = self._journal.run(workflow_id)
+        if run is None:
+            return None
+        deadline = time.monotonic() + wait
+        while True:
+            state = await self._refreshed(run)
+            remaining = deadline - time.monotonic()
+            if state.run.status != "RUNNING" or remaining <= 0:
+                return state
+            if state.stale:
+                await asyncio.sleep(min(RETRY_SECONDS, remaining))
+            else:
+                await self._ended(workflow_id, remaining)
+
+    async def problems(self) -> dict[str, str]:
+        """What keeps a run from being done now, by part: `temporal`, `worker`. Empty when nothing does."""
+        found = {}
+        try:
+            await self._reach()
+        except TemporalDown as error:
+            found["temporal"] = str(error)
+        worker = self._journal.worker()
+        if worker is None:
+            found["worker"] = "no worker has started"
+        elif worker.age > WORKER_SILENCE_SECONDS:
+            found["worker"] = f"the worker has given no sign of life for {worker.age:.0f} s"
+        return found
+
+    async def _start(self, workflow_id: str) -> None:
+        await self._client.start_workflow(
+            WORKFLOW_NAME,
+            plan_of(self._settings),
+            id=workflow_id,
+            task_queue=self._settings.temporal_task_queue,
+            id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+            id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
+        )
+
+    async def _reach(self) -> None:
+        """Raises TemporalDown when Temporal does not answer or lacks the namespace."""
+        request = DescribeNamespaceRequest(namespace=self._settings.temporal_namespace)
+        limit = timedelta(seconds=DESCRIBE_SECONDS)
+        try:
+            await asyncio.wait_for(
+                self._client.workflow_service.describe_namespace(request, timeout=limit), DESCRIBE_SECONDS
+            )
+        except _DOWN as error:
+            raise self._down(error) from None
+
+    async def _refreshed(self, run: Run, *, must_answer: bool = False) -> State:
+        """The run as Temporal knows it, entered in the journal when it has ended.
+
+        Raises TemporalDown if `must_answer`.
+        """
+        run = self._journal.run(run.workflow_id) or run
+        if run.confirmed:
+            return State(run)
+        handle = self._client.get_workflow_handle(run.workflow_id)
+        try:
+            seen = await asyncio.wait_for(
+                handle.describe(rpc_timeout=timedelta(seconds=DESCRIBE_SECONDS)), DESCRIBE_SECONDS
+            )
+        except _DOWN as error:
+            if isinstance(error, RPCError) and error.status == RPCStatusCode.NOT_FOUND:
+                return State(self._unknown(run))
+            if must_answer:
+                raise self._down(error) from None
+            return State(self._journal.run(run.workflow_id) or run, stale=True)
+        running = {None, WorkflowExecutionStatus.RUNNING, WorkflowExecutionStatus.CONTINUED_AS_NEW}
+        if seen.status in running:
+            # The journal may be ahead: the run's last step has entered its end, Temporal has yet to hear of it.
+            return State(_as_running(run))
+        status = seen.status.name if seen.status is not None else ""
+        reason = None if status == "COMPLETED" or run.reason else await self._reason(handle)
+        ended_at = seen.close_time.timestamp() if seen.close_time else None
+        self._journal.confirm_run(run.workflow_id, status, reason, ended_at)
+        return State(self._journal.run(run.workflow_id) or run)
+
+    def _unknown(self, run: Run) -> Run:
+        """Temporal does not know a run of the journal."""
+        if run.status != "RUNNING":
+            # Long ago: Temporal forgets runs after its retention time.
+            self._journal.confirm_run(run.workflow_id, run.status, run.reason, run.ended_at)
+        elif run.rounds or time.time() - run.started_at > START_SECONDS:
+            self._journal.confirm_run(run.workflow_id, "TERMINATED", _UNKNOWN_REASON, None)
+        return self._journal.run(run.workflow_id) or run
+
+    async def _never_started(self, workflow_id: str) -> bool:
+        """Whether a run that the journal calls active was cut off before Temporal had it."""
+        handle = self._client.get_workflow_handle(workflow_id)
+        try:
+            await asyncio.wait_for(handle.describe(), DESCRIBE_SECONDS)
+        except RPCError as error:
+            if error.status == RPCStatusCode.NOT_FOUND:
+                return True
+            raise self._down(error) from None
+        except _DOWN as error:
+            raise self._down(error) from None
+        return False
+
+    async def _ended(self, workflow_id: str, seconds: float) -> None:
+        """Return when a run ends, when Temporal goes away, or after `seconds`."""
+        try:
+            await asyncio.wait_for(self._client.get_workflow_handle(workflow_id).result(), seconds)
+        except (TimeoutError, WorkflowFailureError):
+            return
+        except (*_DOWN, TemporalError):
+            await asyncio.sleep(min(RETRY_SECONDS, seconds))
+
+    async def _reason(self, handle: WorkflowHandle[object, object]) -> str | None:
+        """Why a run ended that could not say so itself: terminated, timed out, or an error of the program."""
+        try:
+            await asyncio.wait_for(handle.result(), DESCRIBE_SECONDS)
+        except WorkflowFailureError as error:
+            return str(error.cause) or type(error.cause).__name__
+        except (*_DOWN, TemporalError):
+            return None
+        return None
+
+    def _down(self, error: BaseException) -> TemporalDown:
+        where = f"Temporal at {self._settings.temporal_address}"
+        if isinstance(error, RPCError) and error.status == RPCStatusCode.NOT_FOUND:
+            return TemporalDown(f"{where} has no namespace {self._settings.temporal_namespace}")
+        return TemporalDown(f"{where} does not answer")
+
+
+def plan_of(settings: Settings) -> RunPlan:
+    """What a run is told of the settings."""
+    return RunPlan(
+        items_at_once=settings.items_at_once,
+        item_attempts=settings.item_attempts,
+        retry_seconds=settings.retry_seconds,
+        give_up_after=settings.give_up_after,
+        classify_timeout_seconds=settings.classify_timeout_seconds,
+        # Within its patience a step may be in the middle of a call, and read a batch before it sends.
+        site_timeout_seconds=settings.site_patience_seconds + 4 * settings.site_timeout_seconds + 60,
+        heartbeat_timeout_seconds=settings.heartbeat_timeout_seconds,
+    )
+
+
+def _new_id() -> str:
+    return f"check-spam-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+
+
+def _as_running(run: Run) -> Run:
+    return Run(run.workflow_id, run.started_at, None, "RUNNING", False, None, run.rounds, run.left)

@@ -1,0 +1,230 @@
+"""One check run, from lock to shelved: the only place that knows the order of things.
+
+From the moment the server was first seen, it is shelved again whatever happens: success, failure, time-out, a signal, a
+full disk. Only a controller that dies outright (SIGKILL, power) leaves that to the reaper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from . import notify
+from .checker import Checker, WorkflowStatus
+from .clock import Clock, RealClock
+from .cloud import ACTIVE, SHELVED, Observed, Server, connect
+from .errors import (
+    CheckerError,
+    CloudError,
+    ExitCode,
+    Interrupted,
+    LedgerError,
+    ServerMissing,
+    SettingsError,
+    SpamopsError,
+)
+from .ledger import Ledger
+from .lock import ServerLock
+from .settings import Settings
+from .signals import SignalGate
+from .summary import Summary, add_check, add_states, conclude, finish, require_completed
+
+
+class Watcher(Protocol):
+    """Who follows a run: the terminal, or nobody."""
+
+    def step(self, text: str) -> None:
+        """A step begins."""
+
+    def server(self, seen: Observed) -> None:
+        """The server's state changed."""
+
+    def checking(self, status: WorkflowStatus) -> None:
+        """The checker told how far it is."""
+
+    def note(self, text: str) -> None:
+        """Something worth a line: a retry, a warning."""
+
+
+class Nobody:
+    """A watcher that does not look."""
+
+    def step(self, text: str) -> None:
+        """Nothing."""
+
+    def server(self, seen: Observed) -> None:
+        """Nothing."""
+
+    def checking(self, status: WorkflowStatus) -> None:
+        """Nothing."""
+
+    def note(self, text: str) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """`skip_shelving_when_done` leaves the server on; `skip_changing_instance_state` touches it not at all."""
+
+    skip_shelving_when_done: bool = False
+    skip_changing_instance_state: bool = False
+
+
+def run(
+    settings: Settings,
+    options: Options = Options(),
+    *,
+    watcher: Watcher | None = None,
+    clock: Clock | None = None,
+    connection: Any | None = None,
+) -> Summary:
+    """One run; its summary, whose `exit_code` tells how it went.
+
+    `connection` is one of openstacksdk, made from the settings where it is not given. Raises RunActive and SettingsError
+    before anything is touched; later faults are in the summary.
+    """
+    return _Run(settings, options, watcher or Nobody(), clock or RealClock(), connection).run()
+
+
+@dataclass
+class _Run:
+    settings: Settings
+    options: Options
+    watcher: Watcher
+    clock: Clock
+    connection: Any | None
+    row: int = 0
+    server: Server | None = None
+    report: dict[str, Any] | None = None
+    summary: Summary = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.summary = Summary(server=self.settings.server)
+        self.ledger = Ledger(self.settings.state_dir)
+
+    def run(self) -> Summary:
+        lock = ServerLock(self.settings.state_dir, self.settings.server)
+        lock.acquire()
+        try:
+            try:
+                self.row = self.ledger.begin(
+                    self.settings.server, "command", self.clock.now(), self.settings.service_units_per_hour
+                )
+            except LedgerError as error:
+                raise SettingsError(f"{error}; nothing was touched. Make room, or set state_dir") from error
+            with SignalGate(lambda: self.watcher.note("a run ends by shelving the server; please wait")) as gate:
+                ended_by = gate.run(self._work)
+                # From here on signals are only noted.
+                not_shelved = self._shelve()
+                self._conclude(ended_by, not_shelved)
+        finally:
+            lock.release()
+        return self.summary
+
+    def _work(self) -> None:
+        """Wake, check, report. Any exception may end it, at any point."""
+        if not self.options.skip_changing_instance_state:
+            with self._step("wake", "waking the server"):
+                connection = self.connection or connect(
+                    api_timeout=self.settings.api_seconds, **self.settings.cloud_arguments()
+                )
+                self.server = Server(
+                    connection,
+                    self.settings.server,
+                    clock=self.clock,
+                    on_change=self.watcher.server,
+                    on_note=self.watcher.note,
+                )
+                self.server.bring_to(ACTIVE, self.settings.unshelve_seconds)
+        checker = Checker(
+            self.settings.checker_base,
+            self.settings.api_key.get_secret_value(),
+            call_seconds=self.settings.api_seconds,
+            clock=self.clock,
+            on_note=self.watcher.note,
+        )
+        try:
+            self._check(checker)
+        finally:
+            checker.close()
+
+    def _check(self, checker: Checker) -> None:
+        with self._step("ready", "waiting for the checker"):
+            checker.wait_until_ready(self.settings.ready_seconds)
+        with self._step("check", "checking"):
+            self.summary.workflow_id = workflow_id = checker.start()
+            status = checker.wait_for_end(
+                workflow_id, self.settings.check_seconds, self.settings.status_grace_seconds, self.watcher.checking
+            )
+        with self._step("report", "fetching the report"):
+            try:
+                self.report = checker.report(workflow_id)
+            except CheckerError as error:
+                self._warn(str(error))
+        add_check(self.summary, status.status, status.progress, self.report)
+        require_completed(workflow_id, status, self.report)
+
+    def _shelve(self) -> str | None:
+        """None, or why the server is not shelved. Nothing is raised: what follows must still be done."""
+        server = self.server
+        if server is None or not server.seen or self.options.skip_shelving_when_done:
+            return None
+        try:
+            with self._step("shelve", "shelving the server"):
+                server.bring_to(SHELVED, self.settings.shelve_seconds)
+        except ServerMissing:
+            return None  # what is not there costs nothing
+        except CloudError as error:
+            return str(error)
+        except Exception as error:  # noqa: BLE001 - a defect here must not hide that the server may be on
+            return f"{type(error).__name__}: {error}"
+        return None
+
+    def _conclude(self, error: BaseException | None, not_shelved: str | None) -> None:
+        now = self.clock.now()
+        if self.server is not None:
+            add_states(self.summary, self.server.seen, now, self.settings.service_units_per_hour)
+        code, reason = _outcome(error)
+        conclude(
+            self.summary,
+            code,
+            reason,
+            not_shelved=not_shelved,
+            may_cost=self.server is not None and self.server.may_cost,
+            run=self.row,
+        )
+        try:
+            self.ledger.end(self.row, self.summary, now, self.report)
+        except LedgerError as ledger_error:
+            self._warn(str(ledger_error))
+            if self.summary.exit_code in (ExitCode.DONE, ExitCode.ITEMS_FAILED):
+                finish(self.summary, ExitCode.HISTORY_NOT_WRITTEN, str(ledger_error))
+        if self.summary.exit_code not in (ExitCode.DONE, ExitCode.ITEMS_FAILED):
+            notify.alarm(f"{self.summary.outcome}: {self.summary.reason}")
+        if isinstance(error, Exception) and not isinstance(error, SpamopsError):
+            raise error  # a defect: the caller shows where; the server is seen to and the row is written
+
+    @contextmanager
+    def _step(self, name: str, text: str) -> Iterator[None]:
+        self.watcher.step(text)
+        began = self.clock.monotonic()
+        try:
+            yield
+        finally:
+            self.summary.steps[name] = round(self.clock.monotonic() - began, 3)
+
+    def _warn(self, text: str) -> None:
+        self.summary.warnings.append(text)
+        self.watcher.note(f"warning: {text}")
+
+
+def _outcome(error: BaseException | None) -> tuple[ExitCode, str | None]:
+    if error is None:
+        return ExitCode.DONE, None
+    if isinstance(error, Interrupted):
+        return error.exit_code, f"ended by signal {error.signum}"
+    if isinstance(error, SpamopsError):
+        return error.exit_code, str(error)
+    return ExitCode.UNEXPECTED, f"{type(error).__name__}: {error}"

@@ -1,0 +1,182 @@
+"""The guard of a run that a playbook does: Ansible ends at Ctrl-C without its `always` section, so a small process of its own
+holds the server's lock while the playbook lives, and shelves the server when the playbook dies before the run was ended.
+
+`start` is what the module run_record calls. The process gets its orders, which hold the credential, through a pipe.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from . import notify
+from .cloud import SHELVED, Server, connect
+from .errors import ExitCode, LedgerError, RunActive, ServerMissing, SettingsError, SpamopsError
+from .ledger import Ledger
+from .lock import ServerLock, holder
+from .summary import Summary, add_states, finish
+
+POLL_SECONDS = 0.5
+HANDSHAKE_SECONDS = 30.0
+SECOND_LOOK_SECONDS = 2.0
+"""After a shelving, so long until the server is looked at once more: a call of the dead playbook may have been on its way."""
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What a guard has to know. `holder_pid` is the playbook's process; times in seconds, the rate in service units an hour."""
+
+    server: str
+    state_dir: str
+    holder_pid: int
+    shelve: bool
+    shelve_seconds: float
+    rate: float | None
+    cloud_arguments: dict[str, Any]
+
+
+def start(orders: Orders) -> int:
+    """Start a guard; the number of the run that it opened.
+
+    Raises RunActive, SettingsError.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-m", "spamops.guard"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        close_fds=True,
+    )
+    try:
+        output, _ = process.communicate(json.dumps(asdict(orders)).encode(), timeout=HANDSHAKE_SECONDS)
+        answer = json.loads(output or b"{}")
+    except (subprocess.TimeoutExpired, ValueError) as error:
+        process.kill()
+        raise SettingsError("the guard of the run did not start; nothing was touched") from error
+    if "run" in answer:
+        return int(answer["run"])
+    kind = RunActive if answer.get("exit_code") == ExitCode.RUN_ACTIVE else SettingsError
+    raise kind(answer.get("error") or "the guard of the run did not start; nothing was touched")
+
+
+def wait_until_gone(state_dir: Path, server: str, limit: float = 5.0) -> None:
+    """Return when the guard of a run that was just ended has given the lock back, or after `limit` seconds."""
+    deadline = time.monotonic() + limit
+    while holder(state_dir, server) is not None and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS / 10)
+
+
+def main() -> None:
+    """Hold the lock, open the run, tell its number on stdout, then watch from a process that nobody waits for."""
+    orders = Orders(**json.load(sys.stdin))
+    lock = ServerLock(Path(orders.state_dir), orders.server)
+    ledger = Ledger(Path(orders.state_dir))
+    try:
+        lock.acquire(orders.holder_pid)
+        run = ledger.begin(orders.server, "playbook", datetime.now(UTC), orders.rate)
+    except SpamopsError as error:
+        json.dump({"error": str(error), "exit_code": int(error.exit_code)}, sys.stdout)
+        return
+    # The caller waits for the end of stdout and of this process: a child goes on, with the lock's descriptor.
+    if os.fork() != 0:
+        json.dump({"run": run}, sys.stdout)
+        sys.stdout.flush()
+        os._exit(0)
+    _detach(Path(orders.state_dir))
+    try:
+        _watch(orders, run, ledger)
+    finally:
+        lock.release()
+
+
+def _detach(state_dir: Path) -> None:
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(null, descriptor)
+    logging.basicConfig(
+        filename=state_dir / "guard.log", format="%(asctime)s %(levelname)s %(name)s %(message)s", level=logging.INFO
+    )
+
+
+def _watch(orders: Orders, run: int, ledger: Ledger) -> None:
+    try:
+        playbook: psutil.Process | None = psutil.Process(orders.holder_pid)
+    except psutil.NoSuchProcess:
+        playbook = None
+    while True:
+        if not _still_open(ledger, run):
+            return
+        if playbook is None or not _lives(playbook):
+            break
+        time.sleep(POLL_SECONDS)
+    _clean_up(orders, run, ledger)
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _still_open(ledger: Ledger, run: int) -> bool:
+    try:
+        return ledger.is_open(run)
+    except LedgerError:
+        return True
+
+
+def _clean_up(orders: Orders, run: int, ledger: Ledger) -> None:
+    summary = Summary(server=orders.server)
+    finish(summary, ExitCode.TERMINATED, "the playbook was ended before the run was")
+    # Closing the row first stops what the dead playbook may have left running: it looks at the row before it acts.
+    _record(ledger, run, summary)
+    notify.alarm(f"run {run}: the playbook was ended before the run was; shelving {orders.server}")
+    if orders.shelve:
+        reason = _shelve(orders, summary)
+        if reason:
+            notify.alarm(f"run {run}: THE SERVER IS NOT SHELVED: {reason}")
+            finish(summary, ExitCode.SERVER_NOT_SHELVED, reason)
+        _record(ledger, run, summary)
+
+
+def _shelve(orders: Orders, summary: Summary) -> str | None:
+    server: Server | None = None
+    try:
+        server = Server(connect(**orders.cloud_arguments), orders.server)
+        server.bring_to(SHELVED, orders.shelve_seconds)
+        time.sleep(SECOND_LOOK_SECONDS)
+        server.bring_to(SHELVED, orders.shelve_seconds)
+    except ServerMissing:
+        return None
+    except Exception as error:  # noqa: BLE001 - whatever it is, a person has to know that the server may be on
+        return str(error)
+    finally:
+        if server is not None:
+            add_states(summary, server.seen, datetime.now(UTC), orders.rate)
+    return None
+
+
+def _record(ledger: Ledger, run: int, summary: Summary) -> None:
+    try:
+        ledger.end(run, summary, datetime.now(UTC), reopen=True)
+    except LedgerError:
+        logging.getLogger("spamops.guard").exception("run %s", run)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,273 @@
+"""Settings of the controller: one file, the environment and secret files, validated before anything is touched.
+
+Precedence: environment, then secret files, then the file. Names that sites already use are understood beside our own
+(`SPAMOPS_` and the setting's name in capitals).
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import stat
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, ValidationError, field_validator, model_validator
+
+from .errors import SettingsError
+
+MIN_KEY_CHARACTERS = 32
+UNUSABLE_KEYS = frozenset({"unconfigured"})
+"""What the CoMSES site falls back to when its key file is missing: a word that everybody knows."""
+
+SITE_NAMES = {
+    "checker_url": "LLM_SPAM_CHECK_API_URL",
+    "server": "LLM_SPAM_CHECK_JETSTREAM_SERVER_ID",
+    "cloud": "OS_CLOUD",
+    "auth_url": "OS_AUTH_URL",
+}
+"""Environment names that sites and OpenStack already use, by setting."""
+
+SECRET_FILES = {
+    "api_key": "llm_spam_check_api_key",
+    "application_credential_id": "llm_spam_check_jetstream_os_application_credential_id",
+    "application_credential_secret": "llm_spam_check_jetstream_os_application_credential_secret",
+}
+"""Names of secret files, as the CoMSES site has them, by setting. Not accepted in the settings file."""
+
+
+def default_state_dir() -> Path:
+    """/var/lib/spamops for root, otherwise the user's state folder (XDG Base Directory Specification)."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/spamops")
+    base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    return Path(base).expanduser() / "spamops"
+
+
+class Settings(BaseModel):
+    """Every setting, its unit and its default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    server: str = Field(min_length=1, description="id (better) or name of the server")
+    checker_url: HttpUrl = Field(description="base address of the checker, such as http://203.0.113.7:8001")
+    api_key: SecretStr = Field(description="key of the checker, 32 characters or more")
+
+    cloud: str | None = Field(None, description="name of the cloud in clouds.yaml; otherwise OS_* is read")
+    auth_url: HttpUrl | None = Field(None, description="Keystone's address, for an application credential given here")
+    application_credential_id: str | None = Field(None, description="application credential for this server")
+    application_credential_secret: SecretStr | None = Field(None, description="its secret")
+    region: str | None = Field(None, description="region, where the cloud has several")
+
+    secrets_dir: Path | None = Field(None, description="folder of the secret files")
+    state_dir: Path = Field(default_factory=default_state_dir, description="folder of the history and the locks")
+
+    unshelve_seconds: float = Field(300, gt=0, description="limit for the server to become ACTIVE")
+    shelve_seconds: float = Field(900, gt=0, description="limit for the server to be shelved")
+    ready_seconds: float = Field(300, gt=0, description="limit for the checker to answer after that")
+    check_seconds: float = Field(3600, gt=0, description="limit for the workflow to end")
+    status_grace_seconds: float = Field(
+        120, ge=0, description="how long a failing or garbled status answer is put up with"
+    )
+    api_seconds: float = Field(30, gt=0, description="limit of a single call, to the cloud or the checker")
+
+    service_units_per_hour: float | None = Field(
+        None, ge=0, description="what the cloud bills an hour while the server is ACTIVE; look it up, rates change"
+    )
+
+    @field_validator("server")
+    @classmethod
+    def _no_blanks(cls, value: str) -> str:
+        return value.strip()
+
+    @field_validator("api_key")
+    @classmethod
+    def _usable_key(cls, value: SecretStr) -> SecretStr:
+        return SecretStr(usable_key(value.get_secret_value()))
+
+    @field_validator("checker_url")
+    @classmethod
+    def _no_query(cls, value: HttpUrl) -> HttpUrl:
+        if value.query or value.fragment:
+            raise ValueError("must be a base address, without ? or #")
+        return value
+
+    @model_validator(mode="after")
+    def _whole_credential(self) -> Settings:
+        given = [self.application_credential_id, self.application_credential_secret]
+        if any(given) and not all(given):
+            raise ValueError("an application credential needs both its id and its secret")
+        if all(given) and self.cloud is None and self.auth_url is None:
+            raise ValueError(
+                "auth_url (or OS_AUTH_URL) is needed beside the application credential: Keystone's address of your cloud"
+            )
+        return self
+
+    @property
+    def checker_base(self) -> str:
+        """The checker's address, without a slash at the end."""
+        return str(self.checker_url).rstrip("/")
+
+    def cloud_arguments(self) -> dict[str, Any]:
+        """Arguments for openstack.connect. Empty values are left to clouds.yaml and OS_*."""
+        arguments: dict[str, Any] = {"cloud": self.cloud, "region_name": self.region}
+        if self.application_credential_id and self.application_credential_secret:
+            arguments["auth_type"] = "v3applicationcredential"
+            arguments["auth"] = {
+                "application_credential_id": self.application_credential_id,
+                "application_credential_secret": self.application_credential_secret.get_secret_value(),
+            }
+            if self.auth_url:
+                arguments["auth"]["auth_url"] = str(self.auth_url)
+        return {name: value for name, value in arguments.items() if value is not None}
+
+
+def usable_key(text: str) -> str:
+    """The key without blanks around it.
+
+    Raises ValueError for one that is empty, short, a well-known word, or cannot travel in an HTTP header.
+    """
+    key = text.strip()
+    advice = "make one, for example with: openssl rand -hex 32"
+    if not key:
+        raise ValueError(f"is empty; {advice}")
+    if key.lower() in UNUSABLE_KEYS:
+        raise ValueError(f"is the word '{key.lower()}', which everybody knows; {advice}")
+    if len(key) < MIN_KEY_CHARACTERS:
+        raise ValueError(f"has {len(key)} characters, {MIN_KEY_CHARACTERS} or more are needed; {advice}")
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise ValueError("must be printable ASCII without blanks, because it travels in an HTTP header")
+    return key
+
+
+def find_config(named: Path | None, environ: Mapping[str, str]) -> Path | None:
+    """The settings file: --config, else SPAMOPS_CONFIG, else ./spamops.toml, else /etc/spamops/spamops.toml, else none."""
+    if named is not None:
+        return named
+    if environ.get("SPAMOPS_CONFIG"):
+        return Path(environ["SPAMOPS_CONFIG"])
+    return next((path for path in (Path("spamops.toml"), Path("/etc/spamops/spamops.toml")) if path.is_file()), None)
+
+
+def load(config: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+    """Read everything and validate it.
+
+    Raises SettingsError that names every fault, and never a secret's value.
+    """
+    environ = os.environ if environ is None else environ
+    faults: list[str] = []
+    path = find_config(config, environ)
+    values = _from_file(path, faults) if path else {}
+    values |= {name: environ[key] for name, key in SITE_NAMES.items() if environ.get(key)}
+    if environ.get("SPAMOPS_SECRETS_DIR"):
+        values["secrets_dir"] = environ["SPAMOPS_SECRETS_DIR"]
+    if values.get("secrets_dir"):
+        folder = Path(str(values["secrets_dir"])).expanduser()
+        if path and not folder.is_absolute() and "SPAMOPS_SECRETS_DIR" not in environ:
+            folder = path.parent / folder
+        values |= _from_secret_files(folder, faults)
+    own = {
+        name: environ[f"SPAMOPS_{name.upper()}"]
+        for name in Settings.model_fields
+        if f"SPAMOPS_{name.upper()}" in environ
+    }
+    values |= {name: value for name, value in own.items() if value or name == "api_key"}
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        faults += _describe(error)
+    if faults:
+        where = f" ({path})" if path else " (no settings file was found: name one with --config)"
+        raise SettingsError("\n  ".join([f"the settings are faulty{where}; nothing was touched:", *faults]))
+    return settings
+
+
+def state_dir_of(config: Path | None = None, environ: Mapping[str, str] | None = None) -> Path:
+    """Only the folder of the history: to look back, nothing else needs to be set.
+
+    Raises SettingsError when the settings file cannot be read.
+    """
+    environ = os.environ if environ is None else environ
+    if environ.get("SPAMOPS_STATE_DIR"):
+        return Path(environ["SPAMOPS_STATE_DIR"])
+    path = find_config(config, environ)
+    if path is None:
+        return default_state_dir()
+    faults: list[str] = []
+    value = _from_file(path, faults).get("state_dir")
+    if value is None and faults:
+        raise SettingsError("\n  ".join([f"the settings are faulty ({path}):", *faults]))
+    return Path(str(value)) if value is not None else default_state_dir()
+
+
+def _from_file(path: Path, faults: list[str]) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        faults.append(f"{path} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}")
+        return {}
+    except tomllib.TOMLDecodeError as error:
+        faults.append(f"{path} is not TOML: {error}")
+        return {}
+    for name in list(values):
+        if name in SECRET_FILES and name != "application_credential_id":
+            faults.append(
+                f"{name} does not belong in {path.name}: put it in a file {SECRET_FILES[name]} in secrets_dir"
+            )
+            del values[name]
+        elif name not in Settings.model_fields:
+            near = difflib.get_close_matches(name, Settings.model_fields, n=1)
+            faults.append(f"{name} is not a setting" + (f"; did you mean {near[0]}?" if near else ""))
+            del values[name]
+    for name in ("state_dir", "secrets_dir"):
+        if isinstance(values.get(name), str):
+            values[name] = str(Path(values[name]).expanduser())
+    return values
+
+
+def _from_secret_files(folder: Path, faults: list[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    if not folder.is_dir():
+        faults.append(f"secrets_dir {folder} is not a folder")
+        return found
+    for name, file_name in SECRET_FILES.items():
+        path = folder / file_name
+        try:
+            text = path.read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            continue
+        except (OSError, UnicodeDecodeError) as error:
+            faults.append(f"{path} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}")
+            continue
+        if text or name == "api_key":
+            found[name] = text
+    return found
+
+
+def readable_by_others(settings: Settings) -> list[Path]:
+    """Secret files that every user of this machine can read: told to the operator, not refused, because the CoMSES
+    site's own tooling makes them so."""
+    folder = settings.secrets_dir
+    if folder is None:
+        return []
+    paths = (folder / name for name in SECRET_FILES.values())
+    return [path for path in paths if path.is_file() and path.stat().st_mode & stat.S_IROTH]
+
+
+def _describe(error: ValidationError) -> list[str]:
+    lines = []
+    for fault in error.errors():
+        name = str(fault["loc"][0]) if fault["loc"] else ""
+        if fault["type"] == "missing":
+            ways = (
+                [f"{name} in the settings file"]
+                if name not in SECRET_FILES
+                else [f"a file {SECRET_FILES[name]} in secrets_dir"]
+            )
+            ways += [f"SPAMOPS_{name.upper()}"] + ([SITE_NAMES[name]] if name in SITE_NAMES else [])
+            lines.append(f"{name} is not set: give {', '.join(ways[:-1])} or {ways[-1]}")
+        else:
+            lines.append(f"{name} {fault['msg'].removeprefix('Value error, ')}".strip())
+    return lines
