@@ -50,7 +50,7 @@ class CheckerProcesses:
     ) -> None:
         self._folder = folder
         self._lock = threading.Lock()
-        self._running: list[subprocess.Popen[bytes]] = []
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._temporal = temporal_command()
         self._temporal_port = free_port()
         self.port = port or free_port()
@@ -81,9 +81,9 @@ class CheckerProcesses:
 
     @property
     def pids(self) -> dict[str, int]:
-        """Process ids by name, of what runs now."""
+        """Process ids of what runs now, by name: temporal, worker, api."""
         with self._lock:
-            return {Path(p.args[-1] if "-m" in p.args else "temporal").name: p.pid for p in self._running}  # type: ignore[index, operator]
+            return {name: process.pid for name, process in self._running.items()}
 
     def start(self) -> None:
         """Start all three; they find each other. Does nothing when they run."""
@@ -100,24 +100,24 @@ class CheckerProcesses:
                 ("api", [sys.executable, "-m", "spamcheck.api"]),
             ):
                 with (self._folder / f"{name}.log").open("ab") as log:
-                    self._running.append(
-                        subprocess.Popen(
-                            command,
-                            env=self._environment,
-                            stdin=subprocess.DEVNULL,
-                            stdout=log,
-                            stderr=log,
-                            start_new_session=True,
-                        )
+                    self._running[name] = subprocess.Popen(
+                        command,
+                        env=self._environment,
+                        stdin=subprocess.DEVNULL,
+                        stdout=log,
+                        stderr=log,
+                        start_new_session=True,
                     )
 
     def stop(self) -> None:
         """End all three, as a shelved server does. May be called twice."""
         with self._lock:
-            running, self._running = self._running, []
-            for process in reversed(running):
+            # The API first, Temporal last: nobody is left talking to one that is gone.
+            running = list(reversed(self._running.values()))
+            self._running = {}
+            for process in running:
                 process.terminate()
-            for process in reversed(running):
+            for process in running:
                 try:
                     process.wait(STOP_SECONDS)
                 except subprocess.TimeoutExpired:

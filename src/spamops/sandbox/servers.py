@@ -407,6 +407,7 @@ class Fleet:
         """Take the first step, as of `at` (seconds of the monotonic clock)."""
         step = server.steps.popleft()
         when = self._clock.now().timestamp() - (self._clock.monotonic() - at)
+        when = max(when, server.updated)  # two clocks are read: their jitter must not turn the history around
         if step.state != server.state:
             server.state = step.state
             server.history.append((when, step.state))

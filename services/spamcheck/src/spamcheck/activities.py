@@ -56,8 +56,7 @@ class Activities:
         """Read a batch; returns what of it is not settled in this run. Texts stay in the inbox."""
         async with _beating():
             if round_number == 1:
-                while self._journal.prune(self._settings.journal_days):
-                    await asyncio.sleep(0)
+                await self._forget_old_runs()
             items = await self._patiently(self._inbox.read)
         refs = [Ref(item.id, item.content_type, item.content_hash) for item in items]
         new = self._journal.add_batch(workflow_id, round_number, refs, self._settings.item_attempts)
@@ -123,6 +122,13 @@ class Activities:
             failed=summary.failed,
         )
         return summary
+
+    async def _forget_old_runs(self) -> None:
+        """One transaction a run, so that others get their turn."""
+        removed = 1
+        while removed:
+            removed = self._journal.prune(self._settings.journal_days)
+            await asyncio.sleep(0)
 
     async def _find(self, item_id: str, content_hash: str) -> Item | None:
         item = self._inbox.item(item_id, content_hash)

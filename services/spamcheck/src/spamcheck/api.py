@@ -8,7 +8,7 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any
 
 import uvicorn
@@ -22,7 +22,7 @@ from .auth import KeyRequired
 from .journal import Journal, JournalError
 from .logs import event
 from .messages import WORKFLOW_ID_PATTERN
-from .metrics import Metrics
+from .metrics import Counted, Metrics
 from .runs import WORKER_SILENCE_SECONDS, Runs, State, TemporalDown
 from .settings import Settings, SettingsError, load
 from .temporal import connect
@@ -40,15 +40,8 @@ def build_app(settings: Settings, journal: Journal, runs: Runs) -> FastAPI:
     app = FastAPI(title="spamcheck", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     metrics = Metrics(journal)
 
-    @app.middleware("http")
-    async def count(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        response = await call_next(request)
-        # The path of an unknown route is whatever a caller sent: not a label.
-        route = getattr(request.scope.get("route"), "path", "other")
-        metrics.requests.labels(route, str(response.status_code)).inc()
-        return response
-
     app.add_middleware(KeyRequired, key=settings.api_key.get_secret_value())
+    app.add_middleware(Counted, requests=metrics.requests)
     app.add_exception_handler(RequestValidationError, _invalid)
 
     @app.get("/live")
@@ -134,6 +127,10 @@ async def _invalid(_request: Request, error: Exception) -> Response:
     return JSONResponse({"detail": text}, status_code=422)
 
 
+class CannotListen(Exception):
+    """The API's address is taken, or is not one of this machine's."""
+
+
 class _Server(uvicorn.Server):
     """Leaves signals to `serve`: uvicorn would raise them again at the end, and the exit code would not be 0."""
 
@@ -154,7 +151,7 @@ async def _application(settings: Settings) -> AsyncIterator[FastAPI]:
 async def serve(settings: Settings) -> None:
     """Listen until SIGTERM or SIGINT.
 
-    Raises JournalError, and OSError when the address cannot be listened on.
+    Raises JournalError and CannotListen.
     """
     listener = _listener(settings.api_host, settings.api_port)
     async with _application(settings) as app:
@@ -170,7 +167,10 @@ async def serve(settings: Settings) -> None:
 def _listener(host: str, port: int) -> socket.socket:
     """A listening socket; port 0 takes a free one."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=128)
+    try:
+        return socket.create_server((host, port), family=family, backlog=128)
+    except OSError as error:
+        raise CannotListen(f"cannot listen on {host} port {port} ({error.strerror}); set API_HOST, API_PORT") from None
 
 
 def main() -> int:
@@ -179,13 +179,10 @@ def main() -> int:
         settings = load()
         logs.configure(settings.log_level)
         asyncio.run(serve(settings))
-    except (SettingsError, JournalError) as error:
+    except (SettingsError, JournalError, CannotListen) as error:
         print(error, file=sys.stderr)  # noqa: T201 -- before there is a log
         return 2
-    except OSError as error:
-        print(f"the API cannot listen on its address ({error.strerror}); set API_HOST, API_PORT", file=sys.stderr)  # noqa: T201
-        return 2
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 -- the last resort: a line in the log and an exit code
         _log.exception("API failed: %s", type(error).__name__)
         return 1
     return 0

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from prometheus_client import CollectorRegistry, Counter, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
 from prometheus_client.registry import Collector
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .journal import Journal
 
@@ -24,6 +25,26 @@ class Metrics:
         self.up: dict[str, bool] = {}
         ProcessCollector(registry=self.registry)
         self.registry.register(_FromJournal(journal, lambda: self.up))
+
+
+class Counted:
+    """ASGI middleware that counts answers."""
+
+    def __init__(self, app: ASGIApp, requests: Counter) -> None:
+        self._app = app
+        self._requests = requests
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on, and count by route and status."""
+
+        async def counting(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                # The path of an unknown route is whatever a caller sent: not a label.
+                route = getattr(scope.get("route"), "path", "other")
+                self._requests.labels(route, str(message["status"])).inc()
+            await send(message)
+
+        await self._app(scope, receive, counting)
 
 
 class _FromJournal(Collector):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 
 from temporalio.client import Client
@@ -36,8 +37,9 @@ async def connect(settings: Settings, *, lazy: bool) -> Client:
     )
 
 
+@functools.cache
 def _runtime() -> Runtime:
-    """The SDK's engine, logging through Python instead of straight to the console."""
+    """The SDK's engine, one a process, logging through Python instead of straight to the console."""
     forwarding = LogForwardingConfig(logger=logging.getLogger("temporal.core"))
     filters = TelemetryFilter(core_level="WARN", other_level="ERROR")
     return Runtime(telemetry=TelemetryConfig(logging=LoggingConfig(filter=filters, forwarding=forwarding)))

@@ -152,7 +152,7 @@ def main() -> int:
     except (SettingsError, JournalError) as error:
         print(error, file=sys.stderr)  # noqa: T201 -- before there is a log
         return 2
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 -- the last resort: a line in the log and an exit code
         _log.exception("worker failed: %s", type(error).__name__)
         return 1
     return 0

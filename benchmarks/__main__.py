@@ -1,0 +1,47 @@
+"""Run the benches named (all by default), print a table, then one line of JSON; exit 1 when a limit does not hold."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+
+from rich.console import Console
+from rich.table import Table
+
+from . import growth, overhead, throughput
+
+BENCHES = {"overhead": overhead, "throughput": throughput, "growth": growth}
+
+
+def main() -> int:
+    """Measure, print, judge."""
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
+    parser.add_argument("benches", nargs="*", metavar="BENCH", help=f"of {', '.join(BENCHES)}; all when none is named")
+    chosen = parser.parse_args().benches or list(BENCHES)
+    for name in chosen:
+        if name not in BENCHES:
+            parser.error(f"there is no bench {name!r}; there are {', '.join(BENCHES)}")
+    machine = f"{os.cpu_count()} cores, Python {platform.python_version()}"
+    table = Table("what", "measured", "limit", title=f"Measured with scripts/bench on {machine}", title_justify="left")
+    results, ok = {}, True
+    for name in chosen:
+        print(f"bench: {name} ...", file=sys.stderr, flush=True)
+        bench = BENCHES[name]
+        results[name] = result = bench.measure()
+        holds = bench.passed(result)
+        result["passed"] = holds
+        ok = ok and holds
+        for row in bench.rows(result):
+            table.add_row(*row)
+    Console().print(table)
+    print(json.dumps({"machine": machine, **results}))
+    if not ok:
+        print("bench: a limit does not hold", file=sys.stderr)
+    return 0 if ok else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
