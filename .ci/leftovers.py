@@ -13,15 +13,24 @@ import psutil
 ENVIRONMENT = Path(__file__).resolve().parents[1] / ".venv"
 
 
+def runs_from_here(process: psutil.Process) -> bool:
+    """Whether its program, or the script that it interprets, lies in the environment."""
+    try:
+        words = process.cmdline()[:2]
+        folder = Path(process.cwd())
+    except psutil.Error:
+        return False  # ended meanwhile, or another user's
+    return any((folder / word).is_relative_to(ENVIRONMENT) for word in words)
+
+
 def left_running() -> list[str]:
     """Process id and command line of each."""
     own = {psutil.Process().pid, *(parent.pid for parent in psutil.Process().parents())}
-    found = []
-    for process in psutil.process_iter(["pid", "cmdline"]):
-        words = process.info["cmdline"] or []
-        if process.pid not in own and any(word.startswith(f"{ENVIRONMENT}/") for word in words[:2]):
-            found.append(f"{process.pid} {' '.join(words)}")
-    return found
+    return [
+        f"{process.pid} {' '.join(process.info['cmdline'] or [])}"
+        for process in psutil.process_iter(["cmdline"])
+        if process.pid not in own and runs_from_here(process)
+    ]
 
 
 if __name__ == "__main__":

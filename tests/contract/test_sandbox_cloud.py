@@ -108,6 +108,11 @@ def only_id(cloud: SandboxCloud, conn: Any) -> str:
     return str(next(iter(conn.compute.servers())).id)
 
 
+def log_in(conn: Any) -> Any:
+    """The first call of a fresh connection, with the errors that a caller of the SDK meets then."""
+    return conn.compute.get("/limits", connect_retries=0).json()
+
+
 def seen(conn: Any, server_id: str) -> tuple[str, str | None, str, int]:
     server = conn.compute.get_server(server_id)
     return server.status, server.task_state, server.vm_state, server.power_state
@@ -162,21 +167,21 @@ def test_the_connection_class_serves_as_well_as_the_shortcut(make_cloud: Any) ->
 def test_a_wrong_secret_is_told_from_a_deleted_credential(make_cloud: Any, connect: Any) -> None:
     cloud = make_cloud()
     with pytest.raises(keystone_errors.Unauthorized, match="requires authentication"):
-        connect(cloud, replace(cloud.credential, secret="wrong")).authorize()
+        log_in(connect(cloud, replace(cloud.credential, secret="wrong")))
     with pytest.raises(keystone_errors.NotFound, match="Could not find Application Credential"):
-        connect(cloud, Credential()).authorize()
+        log_in(connect(cloud, Credential()))
     cloud.remove_credential()
     with pytest.raises(keystone_errors.NotFound, match="Could not find Application Credential"):
-        connect(cloud).authorize()
+        log_in(connect(cloud))
 
 
 def test_an_expired_credential_is_refused_from_its_end_on(make_cloud: Any, connect: Any, clock: FakeClock) -> None:
     cloud = make_cloud()
     credential = cloud.add_credential(Credential(expires_at=clock.now() + timedelta(seconds=60)))
-    assert connect(cloud, credential).authorize()
+    assert log_in(connect(cloud, credential))
     clock.sleep(60)
     with pytest.raises(keystone_errors.Unauthorized):
-        connect(cloud, credential).authorize()
+        log_in(connect(cloud, credential))
 
 
 def test_a_wrong_password_or_project_is_refused(make_cloud: Any, connect: Any) -> None:
@@ -184,7 +189,7 @@ def test_a_wrong_password_or_project_is_refused(make_cloud: Any, connect: Any) -
     entry = cloud.password_clouds_yaml()
     for fault in ({"password": "wrong"}, {"project_name": "other"}, {"username": "nobody"}):
         with pytest.raises(keystone_errors.Unauthorized):
-            connect(cloud, entry={**entry, "auth": {**entry["auth"], **fault}}).authorize()
+            log_in(connect(cloud, entry={**entry, "auth": {**entry["auth"], **fault}}))
 
 
 def test_no_secret_shows_in_the_credentials_repr() -> None:
@@ -516,7 +521,7 @@ def test_four_unshelves_at_once_have_one_winner(make_cloud: Any, connect: Any) -
     connections = [connect(cloud) for _ in range(4)]
     server_id = only_id(cloud, connections[0])
     for conn in connections:
-        conn.authorize()
+        log_in(conn)
     together = threading.Barrier(4)
     cloud.order(ServerFault(Failure.LOST_RACE))
 
@@ -733,8 +738,8 @@ def test_keystone_can_fail_as_well(make_cloud: Any, connect: Any) -> None:
     cloud = make_cloud()
     cloud.order(HttpFault(method="POST", path="/auth/tokens$", status=503, body=faults.SERVICE_UNAVAILABLE_HTML))
     with pytest.raises(keystone_errors.ServiceUnavailable):
-        connect(cloud).authorize()
-    assert connect(cloud).authorize()
+        log_in(connect(cloud))
+    assert log_in(connect(cloud))
 
 
 def test_faults_can_be_bounded_in_time_and_taken_back(make_cloud: Any, connect: Any, clock: FakeClock) -> None:

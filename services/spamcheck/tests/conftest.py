@@ -21,22 +21,22 @@ from typing import Any
 
 import httpx
 import pytest
-from spamcheck.activities import Activities
-from spamcheck.classify.base import Readiness
-from spamcheck.items import Item, Verdict, content_hash
-from spamcheck.journal import Journal
-from spamcheck.messages import RunPlan
-from spamcheck.runs import plan_of
-from spamcheck.settings import Settings
-from spamcheck.temporal import connect
-from spamcheck.worker import build_worker
-from spamcheck.workflows import CheckSpamWorkflow
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from temporalio.client import Client, WorkflowHandle
 
+from spamcheck.activities import Activities
+from spamcheck.classify.base import Readiness
+from spamcheck.items import Item, Verdict, content_hash
+from spamcheck.journal import Journal
+from spamcheck.messages import Carried, RunPlan
+from spamcheck.runs import plan_of
+from spamcheck.settings import Settings
+from spamcheck.temporal import connect
+from spamcheck.worker import build_worker
+from spamcheck.workflows import CheckSpamWorkflow
 from spamops.sandbox.http import LoopbackServer
 
 KEY = "a-key-of-the-tests-with-32-characters-or-more"
@@ -203,7 +203,7 @@ class Bench:
         plan = RunPlan(**{**vars(plan_of(self.settings)), **changes})
         unique = f"{workflow_id}-{self.settings.temporal_task_queue}"
         return await self.client.start_workflow(
-            CheckSpamWorkflow.run, args=[plan], id=unique, task_queue=self.settings.temporal_task_queue
+            CheckSpamWorkflow.run, args=[plan, Carried()], id=unique, task_queue=self.settings.temporal_task_queue
         )
 
     async def run(self, **changes: Any) -> Any:
@@ -236,7 +236,7 @@ def make_settings(tmp_path: Path, temporal: TemporalServer) -> Callable[..., Set
 
 
 @pytest.fixture
-async def bench(make_settings: Callable[..., Settings]) -> AsyncIterator[Callable[..., Any]]:
+def bench(make_settings: Callable[..., Settings]) -> Callable[..., Any]:
     @asynccontextmanager
     async def make(**changes: Any) -> AsyncIterator[Bench]:
         settings = make_settings(**changes)
@@ -248,7 +248,7 @@ async def bench(make_settings: Callable[..., Settings]) -> AsyncIterator[Callabl
             yield parts
         journal.close()
 
-    yield make
+    return make
 
 
 # Processes, against a site on loopback

@@ -8,6 +8,9 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError
+from temporalio.exceptions import ApplicationError
+
 from spamcheck.classify.base import AnswerInvalid, ClassifierUnavailable
 from spamcheck.items import Item
 from spamcheck.sources.base import (
@@ -18,8 +21,6 @@ from spamcheck.sources.base import (
     SiteRefused,
     SiteUnreachable,
 )
-from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError
-from temporalio.exceptions import ApplicationError
 
 
 async def fails(parts: Any, **changes: Any) -> str:
@@ -359,10 +360,15 @@ async def test_a_canceled_run_says_so_in_the_journal(bench: Any) -> None:
     async with bench() as parts:
         for number in range(20):
             parts.source.add(f"{number}")
-        parts.classifier.on_classify = lambda _item: asyncio.sleep(30)
+        begun = asyncio.Event()
+
+        async def classify(_item: Item) -> None:
+            begun.set()
+            await asyncio.sleep(30)
+
+        parts.classifier.on_classify = classify
         handle = await parts.start()
-        while not parts.classifier.at_once:
-            await asyncio.sleep(0.01)
+        await begun.wait()
         await handle.cancel()
         with pytest.raises(WorkflowFailureError):
             await asyncio.wait_for(handle.result(), 10)

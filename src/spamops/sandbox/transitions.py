@@ -204,13 +204,12 @@ def rest_of(state: State, delays: Delays, *, offload: bool) -> list[Step]:
     if state.task_state is None:
         return []
     settled = State(state.vm_state, None, state.power_state)
-    build = [Step(0, STATE_OF_STATUS["BUILD"]), Step(delays.build, _ACTIVE)]
     candidates = [
+        [Step(0, STATE_OF_STATUS["BUILD"]), Step(delays.build, _ACTIVE)],
         shelve(_ACTIVE if state.vm_state == "shelved" else settled, delays, offload=True)
         if state.task_state == "shelving_offloading"
         else shelve(settled, delays, offload=offload),
         unshelve(settled, delays),
-        build,
         *(simple(action, settled, delays) for action in _SIMPLE),
     ]
     for steps in candidates:

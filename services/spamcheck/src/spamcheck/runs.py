@@ -17,7 +17,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from .journal import Journal, Run
 from .logs import event
-from .messages import WORKFLOW_NAME, RunPlan
+from .messages import WORKFLOW_NAME, Carried, RunPlan
 from .settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -111,7 +111,7 @@ class Runs:
     async def _start(self, workflow_id: str) -> None:
         await self._client.start_workflow(
             WORKFLOW_NAME,
-            plan_of(self._settings),
+            args=[plan_of(self._settings), Carried()],
             id=workflow_id,
             task_queue=self._settings.temporal_task_queue,
             id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,

@@ -36,13 +36,12 @@ class CheckSpamWorkflow:
     """
 
     @workflow.init
-    def __init__(self, plan: RunPlan, carried: Carried | None = None) -> None:
+    def __init__(self, plan: RunPlan, carried: Carried) -> None:
         """Start with nothing in work."""
         self._plan = plan
-        state = carried or Carried()
-        self._rounds = state.rounds
-        self._in_a_row = state.set_aside_in_a_row
-        self._first_reason = state.first_reason
+        self._rounds = carried.rounds
+        self._in_a_row = carried.set_aside_in_a_row
+        self._first_reason = carried.first_reason
         self._queue: deque[Ref] = deque()
         self._in_work: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._reader: asyncio.Task[None] | None = None
@@ -53,7 +52,7 @@ class CheckSpamWorkflow:
         self._changed = False
 
     @workflow.run
-    async def run(self, plan: RunPlan, carried: Carried | None = None) -> Summary:  # noqa: ARG002 -- see __init__
+    async def run(self, plan: RunPlan, carried: Carried) -> Summary:  # noqa: ARG002 -- see __init__
         """Returns how the run ended; fails with the reason when it could not do its work."""
         try:
             await self._work()
