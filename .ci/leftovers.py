@@ -35,5 +35,5 @@ def left_running() -> list[str]:
 
 if __name__ == "__main__":
     found = left_running()
-    print("\n".join(found))  # noqa: T201
+    print("\n".join(found))
     sys.exit(1 if found else 0)

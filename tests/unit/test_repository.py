@@ -155,7 +155,7 @@ def test_the_oldest_python_is_the_same_for_packages_and_tools() -> None:
 @pytest.mark.parametrize("script", [*SCRIPTS, ROOT / ".ci" / "run"], ids=lambda path: path.name)
 def test_a_script_can_be_started_as_the_readme_says(script: Path) -> None:
     assert os.access(script, os.X_OK), f"chmod +x {script.name}"
-    assert re.match(r"#!/usr/bin/env (bash|python3)$", script.read_text().splitlines()[0])
+    assert re.match(r"#!/usr/bin/env (bash|python3|-S \.venv/bin/python)$", script.read_text().splitlines()[0])
 
 
 def takes_options(script: Path) -> bool:

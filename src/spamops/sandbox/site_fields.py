@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
@@ -107,7 +108,7 @@ def _snake(name: str) -> str:
 def _validate(data: dict[str, Any], missing_is_spam: Any) -> Update:
     faults: dict[str, Any] = {}
     values: dict[str, Any] = {}
-    fields = (
+    fields: tuple[tuple[str, str, Callable[[Any], Any], Any], ...] = (
         ("id", "id", _integer, _MISSING),
         ("is_spam", "isSpam", _boolean, missing_is_spam),
         ("spam_indicators", "spamIndicators", _texts, []),

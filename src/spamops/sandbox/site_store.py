@@ -255,10 +255,8 @@ class SiteStore:
         for number, new in numbered:
             self._position += 1
             content = json.dumps(_content(new, number))
-            rows.append(
-                (number, self._position, new.content_type, number, content, status, "", json.dumps(details))
-                + (new.label, new.kind, unreadable)
-            )
+            place = (number, self._position, new.content_type, number, content)
+            rows.append((*place, status, "", json.dumps(details), new.label, new.kind, unreadable))
         self._db.execute("BEGIN")
         try:
             self._db.executemany("INSERT INTO record VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)

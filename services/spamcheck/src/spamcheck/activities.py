@@ -45,6 +45,7 @@ class Activities:
         self._journal = journal
         self._settings = settings
         self._inbox = Inbox(source)
+        self._places = asyncio.Semaphore(settings.items_at_once)
 
     @property
     def all(self) -> list[Callable[..., Any]]:
@@ -55,6 +56,7 @@ class Activities:
     async def read_batch(self, workflow_id: str, round_number: int) -> list[Ref]:
         """Read a batch; returns what of it is not settled in this run. Texts stay in the inbox."""
         async with _beating():
+            self._journal.enter_run(workflow_id)
             if round_number == 1:
                 await self._forget_old_runs()
             items = await self._patiently(self._inbox.read)
@@ -67,7 +69,8 @@ class Activities:
     async def classify(self, workflow_id: str, item_id: str, content_hash: str) -> Judged:
         """Judge one item, if it is still scheduled with the text that was read."""
         key = (workflow_id, item_id, content_hash)
-        async with _beating():
+        # Waiting for a free place costs nothing here; waiting in Temporal would leave the classifier idle.
+        async with _beating(), self._places:
             state = self._journal.state(*key)
             for outcome in _SETTLED:
                 if state == outcome:

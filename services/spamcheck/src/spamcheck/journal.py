@@ -128,6 +128,10 @@ class Journal:
             self._db.execute("INSERT INTO runs (workflow_id, started_at) VALUES (?, ?)", (workflow_id, self._now()))
             return workflow_id
 
+    def enter_run(self, workflow_id: str) -> None:
+        """Enter a run that was started straight in Temporal, if the journal does not have it."""
+        self._db.execute("INSERT OR IGNORE INTO runs (workflow_id, started_at) VALUES (?, ?)", (workflow_id, self._now()))
+
     def end_run(self, workflow_id: str, status: str, reason: str | None) -> None:
         """Enter how a run ended, and settle what was still open: it is no longer scheduled, or was not reached."""
         with self._transaction():
@@ -167,10 +171,6 @@ class Journal:
         """
         new = []
         with self._transaction():
-            # A run that was started by hand, straight in Temporal, has no row yet.
-            self._db.execute(
-                "INSERT OR IGNORE INTO runs (workflow_id, started_at) VALUES (?, ?)", (workflow_id, self._now())
-            )
             seen = 0
             for ref in batch:
                 seen += 1

@@ -25,6 +25,11 @@ HISTORY_EVENTS = 4000
 limit is 51,200. More often costs throughput, because what is in flight is waited for."""
 
 
+AHEAD = 3
+"""Items that a run has in work, for each that is classified: one at the classifier, one waiting at the worker's door so
+that the classifier never idles while Temporal hands out the next, and one whose verdict is being sent."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ref:
     """One version of one item, without its text."""

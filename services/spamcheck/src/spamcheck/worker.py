@@ -20,6 +20,7 @@ from .activities import Activities
 from .classify.base import Classifier
 from .journal import Journal, JournalError
 from .logs import event
+from .messages import AHEAD
 from .settings import Settings, SettingsError, load
 from .temporal import connect
 from .workflows import CheckSpamWorkflow
@@ -39,7 +40,7 @@ MAX_PAUSE_SECONDS = 10.0
 
 def build_worker(client: Client, activities: Activities, settings: Settings) -> Worker:
     """A worker for the settings' task queue."""
-    at_once = settings.items_at_once + SPARE_ACTIVITIES
+    at_once = AHEAD * settings.items_at_once + SPARE_ACTIVITIES
     return Worker(
         client,
         task_queue=settings.temporal_task_queue,

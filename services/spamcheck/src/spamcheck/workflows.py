@@ -15,7 +15,7 @@ from temporalio.exceptions import TimeoutError as TemporalTimeout
 
 with workflow.unsafe.imports_passed_through():
     from .activities import Activities
-    from .messages import RUN_ENDS, WORKFLOW_NAME, Carried, Outcome, Ref, RunPlan, Summary
+    from .messages import AHEAD, RUN_ENDS, WORKFLOW_NAME, Carried, Outcome, Ref, RunPlan, Summary
 
 _JOURNAL_TIMEOUT = timedelta(seconds=30)
 _JOURNAL_RETRIES = RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum_attempts=6)
@@ -30,7 +30,7 @@ class _RunEnds(Exception):
 class CheckSpamWorkflow:
     """Check everything that the site has scheduled.
 
-    Items wait in a queue, `items_at_once` are in work. A new batch is read before the queue runs dry, so that nothing
+    Items wait in a queue; AHEAD times `items_at_once` are in work, of which a worker classifies `items_at_once`. A new batch is read before the queue runs dry, so that nothing
     idles between rounds, and replaces it: what is no longer scheduled falls out. The run ends when a batch that was read
     with nothing in work holds nothing new; an empty batch is no proof, because records of other types take up places.
     """
@@ -90,7 +90,7 @@ class CheckSpamWorkflow:
         return info.is_continue_as_new_suggested() or info.get_current_history_length() >= self._plan.history_events
 
     def _start_items(self) -> None:
-        while self._queue and len(self._in_work) < self._plan.items_at_once:
+        while self._queue and len(self._in_work) < AHEAD * self._plan.items_at_once:
             ref = self._queue.popleft()
             self._touched.add(ref.key)
             self._in_work[ref.key] = self._start(self._check(ref))
@@ -127,7 +127,7 @@ class CheckSpamWorkflow:
         self._queue = deque(ref for ref in batch if ref.key not in self._touched)
         outstanding = len(self._queue) + len(self._in_work)
         if any(ref.key not in known for ref in self._queue):
-            self._read_below = min(2 * self._plan.items_at_once, outstanding // 2)
+            self._read_below = min((AHEAD + 1) * self._plan.items_at_once, outstanding // 2)
         elif idle:
             self._nothing_new = True
         else:
