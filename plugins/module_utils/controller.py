@@ -6,12 +6,15 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
 try:
+    import spamops.attached
+    import spamops.guard
     import spamops.settings
 
     IMPORT_ERROR = None
@@ -36,10 +39,21 @@ CLOUD_SPEC: dict[str, Any] = {
 RUN_SPEC: dict[str, Any] = {"run": {"type": "int"}, "state_dir": {"type": "path"}}
 
 
-def require_spamops(module: AnsibleModule) -> None:
-    """Fail with the usual words where the package is missing."""
-    if IMPORT_ERROR is not None:
-        module.fail_json(msg=missing_required_lib("spamops"), exception=IMPORT_ERROR)
+class ControllerModule(AnsibleModule):
+    """A module that needs the package, and keeps a credential inside O(cloud) out of the log and the output. Ansible does
+    that for the option `auth` by itself, but `cloud` is a plain name as a rule, which must not be masked."""
+
+    def _log_invocation(self) -> None:
+        """Called once the arguments are read, before they are logged."""
+        cloud = self.params.get("cloud")
+        if isinstance(cloud, dict):
+            self.no_log_values.update(_texts(cloud.get("auth")))
+        super()._log_invocation()
+
+    def require_spamops(self) -> None:
+        """Fail with the usual words where the package, or something that it needs, is missing."""
+        if IMPORT_ERROR is not None:
+            self.fail_json(msg=missing_required_lib("spamops"), exception=IMPORT_ERROR)
 
 
 def cloud_arguments(parameters: dict[str, Any]) -> dict[str, Any]:
@@ -62,6 +76,19 @@ def cloud_arguments(parameters: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in arguments.items() if value is not None}
 
 
+def run_clock(parameters: dict[str, Any]) -> spamops.attached.RunClock:
+    """The clock of a task: it stops the task when the run that it belongs to is over. In check mode there is no run (0)."""
+    return spamops.attached.RunClock(state_dir(parameters), parameters["run"] or None)
+
+
 def state_dir(parameters: dict[str, Any]) -> Path:
     """The folder of the history and the locks."""
     return Path(parameters["state_dir"]) if parameters["state_dir"] else spamops.settings.default_state_dir()
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for inner in value.values():
+            yield from _texts(inner)
+    elif isinstance(value, str) and value:
+        yield value

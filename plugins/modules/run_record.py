@@ -24,7 +24,7 @@ options:
     type: str
     required: true
   run:
-    description: Number of the run, as returned at its beginning. Needed with O(state=ended).
+    description: Number of the run, as returned at its beginning. Needed with O(state=ended). 0 for none, as in check mode.
     type: int
   state_dir:
     description: Folder of the history and the locks. Default as of the C(spamops) command.
@@ -67,7 +67,7 @@ attributes:
   idempotent:
     description: A run is begun anew each time; one that is ended stays as it is.
     support: partial
-author: The spamops contributors (@comses)
+author: The spamops contributors (!UNKNOWN)
 """
 
 EXAMPLES = r"""
@@ -91,7 +91,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 run:
-  description: Number of the run in the history. Nothing in check mode.
+  description: Number of the run in the history. 0 in check mode.
   type: int
   returned: always
 summary:
@@ -108,24 +108,23 @@ import contextlib
 from datetime import datetime, timezone
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.comses.spamops.plugins.module_utils.controller import (
     CLOUD_SPEC,
+    ControllerModule,
     cloud_arguments,
-    require_spamops,
     state_dir,
 )
 
 with contextlib.suppress(ImportError):
     from spamops import guard, lock
-    from spamops.errors import ExitCode, SpamopsError
+    from spamops.errors import SettingsError, SpamopsError
     from spamops.ledger import Ledger
     from spamops.summary import Summary, summarise_tasks
 
 
 def main() -> None:
     """Read the arguments, begin or end the run."""
-    module = AnsibleModule(
+    module = ControllerModule(
         argument_spec={
             "state": {"type": "str", "required": True, "choices": ["begun", "ended"]},
             "server": {"type": "str", "required": True},
@@ -143,23 +142,19 @@ def main() -> None:
         required_if=[("state", "ended", ["run"])],
         supports_check_mode=True,
     )
-    require_spamops(module)
+    module.require_spamops()
     try:
         facts = _begin(module) if module.params["state"] == "begun" else _end(module)
     except SpamopsError as error:
         module.fail_json(msg=str(error), exit_code=int(error.exit_code), run=module.params["run"])
-    module.exit_json(changed=True, **facts)
+    module.exit_json(**facts)
 
 
-def _begin(module: AnsibleModule) -> dict[str, Any]:
+def _begin(module: ControllerModule) -> dict[str, Any]:
     parameters = module.params
     if module.check_mode:
-        holder = lock.holder(state_dir(parameters), parameters["server"])
-        if holder is not None:
-            module.fail_json(
-                msg=f"another run of {parameters['server']} is active ({holder})", exit_code=int(ExitCode.RUN_ACTIVE)
-            )
-        return {"run": None}
+        lock.require_free(state_dir(parameters), parameters["server"])
+        return {"changed": True, "run": 0}
     orders = guard.Orders(
         server=parameters["server"],
         state_dir=str(state_dir(parameters)),
@@ -169,11 +164,16 @@ def _begin(module: AnsibleModule) -> dict[str, Any]:
         rate=parameters["service_units_per_hour"],
         cloud_arguments=cloud_arguments(parameters),
     )
-    return {"run": guard.start(orders)}
+    return {"changed": True, "run": guard.start(orders)}
 
 
-def _end(module: AnsibleModule) -> dict[str, Any]:
+def _end(module: ControllerModule) -> dict[str, Any]:
     parameters = module.params
+    run, folder = parameters["run"], state_dir(parameters)
+    ledger = Ledger(folder)
+    row = ledger.run(run) if run else None
+    if run and row is None:
+        raise SettingsError(f"there is no run {run} in {ledger.path}; see: spamops history")
     now = datetime.now(timezone.utc)  # noqa: UP017 - Ansible's own sanity tests import modules with older Pythons
     summary: Summary = summarise_tasks(
         parameters["server"],
@@ -182,13 +182,13 @@ def _end(module: AnsibleModule) -> dict[str, Any]:
         parameters["shelved"],
         now,
         parameters["service_units_per_hour"],
-        parameters["run"],
+        run,
     )
-    folder = state_dir(parameters)
-    if not module.check_mode and parameters["run"]:
-        Ledger(folder).end(parameters["run"], summary, now, parameters["check"].get("report") or None)
+    was_open = row is not None and row["ended_at"] is None
+    if was_open and not module.check_mode:
+        ledger.end(run, summary, now, parameters["check"].get("report") or None)
         guard.wait_until_gone(folder, parameters["server"])
-    return {"run": parameters["run"], "summary": summary.as_dict(), "exit_code": summary.exit_code}
+    return {"changed": was_open, "run": run, "summary": summary.as_dict(), "exit_code": summary.exit_code}
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ attributes:
   idempotent:
     description: A server that is there already is left as it is.
     support: full
-author: The spamops contributors (@comses)
+author: The spamops contributors (!UNKNOWN)
 """
 
 EXAMPLES = r"""
@@ -104,6 +104,14 @@ may_cost:
   description: Whether the server may be running, for all that is known.
   type: bool
   returned: always
+missing:
+  description: Whether the failure is that there is no such server (any more), which costs nothing.
+  type: bool
+  returned: on failure
+exit_code:
+  description: What C(spamops run) would have ended with for this failure.
+  type: int
+  returned: on failure
 notes:
   description: What was retried, and why.
   type: list
@@ -114,24 +122,22 @@ notes:
 import contextlib
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.comses.spamops.plugins.module_utils.controller import (
     CLOUD_SPEC,
     RUN_SPEC,
+    ControllerModule,
     cloud_arguments,
-    require_spamops,
-    state_dir,
+    run_clock,
 )
 
 with contextlib.suppress(ImportError):
     from spamops import cloud
-    from spamops.attached import RunClock
-    from spamops.errors import SpamopsError
+    from spamops.errors import ServerMissing, SpamopsError
 
 
 def main() -> None:
     """Read the arguments, bring the server there, return what was seen."""
-    module = AnsibleModule(
+    module = ControllerModule(
         argument_spec={
             "server": {"type": "str", "required": True},
             "state": {"type": "str", "required": True, "choices": ["active", "shelved"]},
@@ -142,11 +148,11 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    require_spamops(module)
+    module.require_spamops()
     parameters = module.params
     goal = cloud.GOALS[parameters["state"]]
     default = cloud.UNSHELVE_SECONDS if goal is cloud.ACTIVE else cloud.SHELVE_SECONDS
-    clock = RunClock(state_dir(parameters), parameters["run"])
+    clock = run_clock(parameters)
     notes: list[str] = []
     server = None
     try:
@@ -161,13 +167,19 @@ def main() -> None:
         planned = server.planned(goal)
         after = before.status
         if module.check_mode:
-            after = before.status if planned is None else goal.end
+            arrived = before.status in goal.reached and before.task_state is None
+            after = before.status if arrived or not parameters["wait"] else goal.end
         elif parameters["wait"]:
             after = server.bring_to(goal, parameters["timeout"] or default).status
         elif planned:
             after = server.ask(planned).status
     except SpamopsError as error:
-        module.fail_json(msg=str(error), exit_code=int(error.exit_code), **_facts(server, notes))
+        module.fail_json(
+            msg=str(error),
+            exit_code=int(error.exit_code),
+            missing=isinstance(error, ServerMissing),
+            **_facts(server, notes),
+        )
     module.exit_json(
         changed=server.asked or (module.check_mode and planned is not None),
         diff={"before": f"{before.status}\n", "after": f"{after}\n"},

@@ -53,7 +53,7 @@ attributes:
 requirements:
   - "python >= 3.11"
   - "spamops, the Python package of this collection"
-author: The spamops contributors (@comses)
+author: The spamops contributors (!UNKNOWN)
 """
 
 EXAMPLES = r"""
@@ -107,6 +107,10 @@ report:
   description: The checker's report. Ids, hashes and verdicts, no texts. Empty where the checker gives none.
   type: dict
   returned: when the workflow ended
+exit_code:
+  description: What C(spamops run) would have ended with for this failure.
+  type: int
+  returned: on failure
 notes:
   description: What was waited for or retried, and why.
   type: list
@@ -117,23 +121,21 @@ notes:
 import contextlib
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.comses.spamops.plugins.module_utils.controller import (
     RUN_SPEC,
-    require_spamops,
-    state_dir,
+    ControllerModule,
+    run_clock,
 )
 
 with contextlib.suppress(ImportError):
     from spamops import settings, summary
-    from spamops.attached import RunClock
     from spamops.checker import Checker
     from spamops.errors import CheckerError, SpamopsError
 
 
 def main() -> None:
     """Read the arguments, run the check, return what came of it."""
-    module = AnsibleModule(
+    module = ControllerModule(
         argument_spec={
             "url": {"type": "str", "required": True},
             "api_key": {"type": "str", "required": True, "no_log": True},
@@ -145,7 +147,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    require_spamops(module)
+    module.require_spamops()
     parameters = module.params
     try:
         key = settings.usable_key(parameters["api_key"])
@@ -157,7 +159,7 @@ def main() -> None:
         parameters["url"],
         key,
         call_seconds=parameters["call_timeout"],
-        clock=RunClock(state_dir(parameters), parameters["run"]),
+        clock=run_clock(parameters),
         on_note=notes.append,
     )
     try:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .clock import Clock, RealClock
 from .errors import CheckerError
@@ -49,6 +50,44 @@ class WorkflowStatus:
     def ended(self) -> bool:
         """Whether the workflow will not change any more."""
         return self.status in TERMINAL
+
+
+class _Verdict(BaseModel):
+    """What the history keeps of a verdict; a checker may tell more, and that goes no further."""
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+
+    item_id: str
+    content_type: str
+    content_hash: str
+    is_spam: bool
+    confidence: float | None = None
+    by: str | None = None
+    indicators: list[str] = []
+    seconds: float | None = None
+
+
+class _Failure(BaseModel):
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+
+    item_id: str
+    content_type: str
+    content_hash: str
+    reason: str | None = None
+
+
+class _Report(BaseModel):
+    """The form of /report, so that one of another form is found here and not while the history is written."""
+
+    model_config = ConfigDict(extra="allow")
+
+    checked: int
+    spam: int
+    not_spam: int
+    failed: int
+    by_type: dict[str, dict[str, int]] = {}
+    verdicts: list[_Verdict] = []
+    failures: list[_Failure] = []
 
 
 class Checker:
@@ -214,11 +253,19 @@ class Checker:
                     return None
                 body = _json_object(answer)
                 if answer.status_code == 200 and body is not None:
-                    return body
+                    return _checked_report(workflow_id, body)
                 evidence = f"{answer.status_code} {_excerpt(answer)}"
             if attempt < REPORT_TRIES:
                 self._clock.sleep(RETRY_SECONDS)
         raise CheckerError(f"the report of {workflow_id} could not be fetched: {evidence}")
+
+
+def _checked_report(workflow_id: str, body: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return _Report.model_validate(body).model_dump()
+    except ValidationError as error:
+        places = ", ".join(".".join(map(str, fault["loc"])) for fault in error.errors()[:3])
+        raise CheckerError(f"the report of {workflow_id} has not the form of a report ({places})") from None
 
 
 def _json_object(answer: httpx.Response) -> dict[str, Any] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -119,13 +120,24 @@ def _run(options: argparse.Namespace) -> int:
         for path in settings.readable_by_others(chosen):
             watcher.note(f"warning: {path} can be read by every user of this machine; chmod 0640 or less")
         summary = cycle.run(chosen, switches, watcher=watcher)
-    if options.json:
-        print(json.dumps(summary.as_dict()))
-    else:
-        render.summary(summary.as_dict(), Console())
-    if summary.reason:
-        print(f"spamops: {summary.reason}", file=sys.stderr)
+    try:
+        if options.json:
+            print(json.dumps(summary.as_dict()), flush=True)
+        else:
+            render.summary(summary.as_dict(), Console())
+        if summary.reason:
+            print(f"spamops: {summary.reason}", file=sys.stderr)
+    except OSError:
+        _stop_printing()
     return summary.exit_code
+
+
+def _stop_printing() -> None:
+    """Nobody reads stdout any more (a closed pipe), or it cannot be written (a full disk): the exit code still tells how the
+    run went, so neither this nor Python's own flush at the end may change it."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)
 
 
 def _status(options: argparse.Namespace) -> int:

@@ -53,8 +53,13 @@ REFUSALS_BELIEVED = 3
 FALLBACK_GRACE_SECONDS = 5.0
 """How long an accepted action may leave the server as it was, with nothing in the action log, before it counts as failed."""
 
+LATE_SECONDS = 5.0
+"""How long Nova may take to begin with an action whose answer never came (a lost connection, a signal while it was asked).
+A server that was asked so is believed to be shelved only after that: otherwise it may wake behind a run that has ended."""
+
 ACTION_TRIES = 3
-"""How often an action that Nova accepted and failed is asked for again. Lack of capacity is retried until the limit."""
+"""How often an action that wakes the server, that Nova accepted and failed, is asked for. Lack of capacity is retried until
+the limit, and so is every failure of shelving: giving up early costs money, trying again does not."""
 
 FREE_STATUSES = frozenset({"SHELVED", "SHELVED_OFFLOADED", "DELETED", "SOFT_DELETED"})
 """Statuses that the cloud does not bill (Jetstream2's documentation: SHELVED 0 %)."""
@@ -164,6 +169,7 @@ class Server:
         self._before_action = before_action or (lambda: None)
         self.seen: list[Observed] = []
         self.asked = False
+        self._unanswered_at: float | None = None
 
     @property
     def may_cost(self) -> bool:
@@ -242,22 +248,32 @@ class Server:
             except Exception as error:  # noqa: BLE001 - named, or raised again, in _Retry
                 retry.after(error, "looking at the server")
                 continue
-            observed = Observed(self._clock.now(), str(server.status).upper(), server.task_state or None)
             self._fault = server.fault
-            last = self.seen[-1] if self.seen else None
-            if last is None or (last.status, last.task_state) != (observed.status, observed.task_state):
-                self.seen.append(observed)
-                self._on_change(observed)
-            return observed
+            return self._saw(str(server.status).upper(), server.task_state or None)
+
+    def _saw(self, status: str, task_state: str | None) -> Observed:
+        observed = Observed(self._clock.now(), status, task_state)
+        last = self.seen[-1] if self.seen else None
+        if last is None or (last.status, last.task_state) != (observed.status, observed.task_state):
+            self.seen.append(observed)
+            self._on_change(observed)
+        return observed
 
     def _get(self) -> Any:
         compute = self._connection.compute
         if self.id is None:
             self.id = self._find(compute)
         try:
-            return compute.get_server(self.id)
-        except sdk_errors.NotFoundException:
+            server = compute.get_server(self.id)
+        except sdk_errors.NotFoundException as error:
+            if "itemNotFound" not in str(getattr(error.response, "text", "")):
+                # A proxy's 404, not Nova's: a server is not believed to be gone by hearsay.
+                raise CloudUnavailable("404 for the server, but not in Nova's words") from error
+            self._saw("DELETED", None)
             raise ServerMissing(f"the server {self.name_or_id} no longer exists in this project") from None
+        if not server.status:
+            raise CloudUnavailable("the cloud described the server without a status")
+        return server
 
     def _find(self, compute: Any) -> str:
         try:
@@ -281,7 +297,18 @@ class Server:
         self._before_action()
         self.asked = True
         compute = self._connection.compute
-        getattr(compute, f"{action}_server")(self.id)
+        try:
+            getattr(compute, f"{action}_server")(self.id)
+        except BaseException as error:
+            refused = 400 <= (_status(error) or 0) < 500
+            self._unanswered_at = None if refused else self._clock.monotonic()
+            raise
+        self._unanswered_at = None
+
+    @property
+    def _in_doubt(self) -> bool:
+        """Whether Nova may still begin with an action whose answer never came."""
+        return self._unanswered_at is not None and self._clock.monotonic() - self._unanswered_at < LATE_SECONDS
 
     def _failed_event(self, action: str) -> str | None:
         """The event that failed in the newest log entry of `action`; '' when it is there and failed without naming one;
@@ -312,6 +339,8 @@ class _Move:
         self._clock = clock
         self._note = note
         self._retry = _Retry(clock, deadline, note)
+        self._failure_retry = _Retry(clock, deadline, note)
+        self._conflict = ""
         self._accepted: str | None = None  # the action that Nova took and that has not moved the server yet
         self._accepted_at = 0.0
         self._moved = False
@@ -340,12 +369,15 @@ class _Move:
             pause = min(LONGEST_POLL_SECONDS, pause * POLL_GROWTH)
 
     def _arrived(self, now: Observed) -> bool:
-        return now.status in self._goal.reached and now.task_state is None
+        there = now.status in self._goal.reached and now.task_state is None
+        return there and not (self._goal is SHELVED and self._server._in_doubt)
 
     def _may_ask(self, action: str) -> bool:
         """Whether to ask Nova now. A server that sits where it was after an accepted action has fallen back: that is
         looked up in the action log and counted."""
-        if self._accepted is None:
+        if (
+            self._accepted != action
+        ):  # nothing was asked yet, or the server has moved on to where something else is needed
             return True
         failure = self._failure_of(action)
         if failure is None:
@@ -353,10 +385,10 @@ class _Move:
         self._accepted, self._moved = None, False
         count = self._failures[type(failure).__name__] = self._failures.get(type(failure).__name__, 0) + 1
         self._last_failure = failure
-        if not isinstance(failure, NoCapacity) and count >= ACTION_TRIES:
+        if self._goal is not SHELVED and not isinstance(failure, NoCapacity) and count >= ACTION_TRIES:
             raise failure
         self._note(f"{failure} (try {count}); trying again")
-        self._retry.pause()
+        self._failure_retry.pause()
         return self._clock.monotonic() < self._deadline
 
     def _failure_of(self, action: str) -> CloudError | None:
@@ -387,12 +419,15 @@ class _Move:
                         "the server is locked by an admin of the cloud: ask them to unlock it (openstack server unlock)"
                     ) from None
                 # Somebody else was quicker, or the state moved on between look and action: look again.
+                self._conflict = f"; Nova refuses to {action} it (409): {_words(error)}"
+                self._note(f"Nova refuses to {action} the server (409): {_words(error)}; looking again")
                 self._retry.pause()
                 return
             # A lost answer may have been an accepted one: the loop looks before it asks again.
             self._retry.after(error, f"asking for {action}")
             return
         self._retry.reset()
+        self._conflict = ""
         self._accepted, self._accepted_at, self._moved = action, self._clock.monotonic(), False
 
     def _too_slow(self, now: Observed) -> CloudError:
@@ -401,7 +436,9 @@ class _Move:
         stuck = (
             f"; only an admin of the cloud can reset a stuck task_state ({now.task_state})" if now.task_state else ""
         )
-        return TooSlow(f"the server is still {now} after {self._limit:g} s, not {self._goal.name}{stuck}")
+        return TooSlow(
+            f"the server is still {now} after {self._limit:g} s, not {self._goal.name}{stuck or self._conflict}"
+        )
 
 
 class _Retry:
@@ -411,10 +448,10 @@ class _Retry:
         self._clock = clock
         self._deadline = deadline
         self._note = note
-        self._refusals = 0
         self.reset()
 
     def reset(self) -> None:
+        self._refusals = 0
         self._next = FIRST_RETRY_SECONDS
 
     def pause(self, seconds: float | None = None) -> None:
@@ -452,6 +489,10 @@ def name_fault(error: Exception, doing: str) -> CloudError:
             f"the cloud refused the credential while {doing} (401): {words}. The application credential is wrong, expired or"
             " deleted, or its access rules do not allow this call"
         )
+    if status == 403 and "quota" in words.lower():
+        return CloudError(
+            f"the project's quota does not allow this while {doing} (403): {words}. Free some, or ask for more"
+        )
     if status == 403:
         return CloudRefused(
             f"the credential is not allowed to do this while {doing} (403): {words}. Roles member and reader are needed"
@@ -470,12 +511,14 @@ def name_fault(error: Exception, doing: str) -> CloudError:
         if isinstance(error, sdk_errors.HttpException) and status is not None:
             return CloudError(f"the cloud refused a call while {doing} ({status}): {words}")
         return CloudUnavailable(f"the cloud gave an answer that cannot be read while {doing}: {words}")
-    if isinstance(error, ValueError):
-        return CloudUnavailable(f"the cloud gave an answer that is not JSON while {doing}")
+    if isinstance(error, ValueError | TypeError | AttributeError | LookupError):
+        # What the SDK stumbles over when the answer is not JSON, or JSON of another form. Worth another try: giving up on a
+        # server that is on costs money.
+        return CloudUnavailable(f"the cloud gave an answer that cannot be read while {doing} ({type(error).__name__})")
     raise error
 
 
-def _status(error: Exception) -> int | None:
+def _status(error: BaseException) -> int | None:
     for name in ("http_status", "status_code"):
         value = getattr(error, name, None)
         if isinstance(value, int) and value:

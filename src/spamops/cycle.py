@@ -6,8 +6,9 @@ full disk. Only a controller that dies outright (SIGKILL, power) leaves that to 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -30,6 +31,8 @@ from .lock import ServerLock
 from .settings import Settings
 from .signals import SignalGate
 from .summary import Summary, add_check, add_states, conclude, finish, require_completed
+
+log = logging.getLogger(__name__)
 
 
 class Watcher(Protocol):
@@ -64,6 +67,35 @@ class Nobody:
         """Nothing."""
 
 
+class _Harmless:
+    """Passes everything on to a watcher, and its faults to nobody: a terminal that is gone, a full disk behind a redirection
+    or a closed pipe must not keep the server on."""
+
+    def __init__(self, watcher: Watcher) -> None:
+        self._watcher = watcher
+
+    def step(self, text: str) -> None:
+        """A step begins."""
+        self._tell(self._watcher.step, text)
+
+    def server(self, seen: Observed) -> None:
+        """The server's state changed."""
+        self._tell(self._watcher.server, seen)
+
+    def checking(self, status: WorkflowStatus) -> None:
+        """The checker told how far it is."""
+        self._tell(self._watcher.checking, status)
+
+    def note(self, text: str) -> None:
+        """Something worth a line."""
+        self._tell(self._watcher.note, text)
+
+    @staticmethod
+    def _tell(method: Callable[[Any], None], told: Any) -> None:
+        with suppress(Exception):
+            method(told)
+
+
 @dataclass(frozen=True)
 class Options:
     """`skip_shelving_when_done` leaves the server on; `skip_changing_instance_state` touches it not at all."""
@@ -85,7 +117,7 @@ def run(
     `connection` is one of openstacksdk, made from the settings where it is not given. Raises RunActive and SettingsError
     before anything is touched; later faults are in the summary.
     """
-    return _Run(settings, options, watcher or Nobody(), clock or RealClock(), connection).run()
+    return _Run(settings, options, _Harmless(watcher or Nobody()), clock or RealClock(), connection).run()
 
 
 @dataclass
@@ -174,11 +206,13 @@ class _Run:
         try:
             with self._step("shelve", "shelving the server"):
                 server.bring_to(SHELVED, self.settings.shelve_seconds)
-        except ServerMissing:
+        except ServerMissing as error:
+            self._warn(f"{error}: somebody deleted it during the run")
             return None  # what is not there costs nothing
         except CloudError as error:
             return str(error)
-        except Exception as error:  # noqa: BLE001 - a defect here must not hide that the server may be on
+        except Exception as error:  # a defect here must not hide that the server may be on
+            log.exception("shelving failed")
             return f"{type(error).__name__}: {error}"
         return None
 
@@ -197,14 +231,18 @@ class _Run:
         )
         try:
             self.ledger.end(self.row, self.summary, now, self.report)
-        except LedgerError as ledger_error:
-            self._warn(str(ledger_error))
+        except Exception as ledger_error:  # noqa: BLE001 - whatever it is, the alarm below must still be raised
+            known = isinstance(ledger_error, LedgerError)
+            why = str(ledger_error) if known else f"the history could not be written: {_told(ledger_error)}"
+            self._warn(why)
             if self.summary.exit_code in (ExitCode.DONE, ExitCode.ITEMS_FAILED):
-                finish(self.summary, ExitCode.HISTORY_NOT_WRITTEN, str(ledger_error))
+                finish(self.summary, ExitCode.HISTORY_NOT_WRITTEN, why)
         if self.summary.exit_code not in (ExitCode.DONE, ExitCode.ITEMS_FAILED):
             notify.alarm(f"{self.summary.outcome}: {self.summary.reason}")
         if isinstance(error, Exception) and not isinstance(error, SpamopsError):
-            raise error  # a defect: the caller shows where; the server is seen to and the row is written
+            log.error("a defect ended the run", exc_info=error)
+            if self.summary.exit_code == ExitCode.UNEXPECTED:
+                raise error  # the caller shows where; the server is seen to and the row is written
 
     @contextmanager
     def _step(self, name: str, text: str) -> Iterator[None]:
@@ -227,4 +265,8 @@ def _outcome(error: BaseException | None) -> tuple[ExitCode, str | None]:
         return error.exit_code, f"ended by signal {error.signum}"
     if isinstance(error, SpamopsError):
         return error.exit_code, str(error)
-    return ExitCode.UNEXPECTED, f"{type(error).__name__}: {error}"
+    return ExitCode.UNEXPECTED, _told(error)
+
+
+def _told(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -6,6 +6,7 @@ holds the server's lock while the playbook lives, and shelves the server when th
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -102,14 +103,19 @@ def main() -> None:
 
 
 def _detach(state_dir: Path) -> None:
-    for number in (signal.SIGINT, signal.SIGHUP):
+    # SIGTERM too: what stops a whole service or session (systemd, AWX) ends the playbook, and that is the guard's hour. It
+    # goes by itself once the run is over.
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(null, descriptor)
-    logging.basicConfig(
-        filename=state_dir / "guard.log", format="%(asctime)s %(levelname)s %(name)s %(message)s", level=logging.INFO
-    )
+    with contextlib.suppress(OSError):  # without its log the guard still guards
+        logging.basicConfig(
+            filename=state_dir / "guard.log",
+            format="%(asctime)s %(levelname)s %(name)s %(message)s",
+            level=logging.INFO,
+        )
 
 
 def _watch(orders: Orders, run: int, ledger: Ledger) -> None:
@@ -123,7 +129,8 @@ def _watch(orders: Orders, run: int, ledger: Ledger) -> None:
         if playbook is None or not _lives(playbook):
             break
         time.sleep(POLL_SECONDS)
-    _clean_up(orders, run, ledger)
+    if _still_open(ledger, run):  # it may have ended between the two looks
+        _clean_up(orders, run, ledger)
 
 
 def _lives(process: psutil.Process) -> bool:

@@ -78,7 +78,7 @@ class Ledger:
     ) -> None:
         """Close the row of a run, with its verdicts. A row that is closed is left as it is, unless `reopen`.
 
-        Raises LedgerError.
+        Raises LedgerError, also when the row is gone (somebody removed the file during the run).
         """
         values = summary.as_dict()
         assignments = ", ".join(f"{name} = :{name}" for name in _SUMMARY_COLUMNS)
@@ -93,6 +93,8 @@ class Ledger:
                     "details": json.dumps({name: values[name] for name in _DETAILS}),
                 },
             ).rowcount
+            if not changed and db.execute("SELECT 1 FROM runs WHERE id = ?", (run,)).fetchone() is None:
+                raise LedgerError(f"the history {self.path} has lost run {run}: was the file removed during the run?")
             if changed and report is not None:
                 db.executemany(
                     "INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", _verdict_rows(run, report)

@@ -7,11 +7,15 @@ import hashlib
 import json
 import os
 import re
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from .errors import RunActive, SettingsError
+
+LOOK_TRIES = 5
+LOOK_SECONDS = 0.02
 
 
 def lock_path(state_dir: Path, server: str) -> Path:
@@ -38,13 +42,9 @@ class ServerLock:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise SettingsError(f"state_dir {self._path.parent.parent} cannot be written: {error.strerror}") from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _locked(descriptor):
             os.close(descriptor)
-            raise RunActive(
-                f"another run of {self._server} is active ({_told(self._path)}); nothing was touched"
-            ) from None
+            raise _run_active(self._server, self._path)
         text = json.dumps({"pid": pid or os.getpid(), "since": datetime.now(UTC).isoformat(timespec="seconds")})
         try:
             os.ftruncate(descriptor, 0)
@@ -60,6 +60,15 @@ class ServerLock:
             self._descriptor = None
 
 
+def require_free(state_dir: Path, server: str) -> None:
+    """Return when nobody holds the lock now. Takes nothing and changes nothing.
+
+    Raises RunActive that names the holder.
+    """
+    if holder(state_dir, server) is not None:
+        raise _run_active(server, lock_path(state_dir, server))
+
+
 def holder(state_dir: Path, server: str) -> dict[str, Any] | None:
     """Who holds the lock (`pid`, `since`), or None. Takes nothing and changes nothing.
 
@@ -71,12 +80,25 @@ def holder(state_dir: Path, server: str) -> dict[str, Any] | None:
     except OSError:
         return None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Shared, so that two who look at the same time do not take each other for a run.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return _read(path)
     finally:
         os.close(descriptor)
     return None
+
+
+def _locked(descriptor: int) -> bool:
+    """Whether the lock could be had. Tried for a moment: somebody who only looks (`holder`) holds it for an instant."""
+    for _ in range(LOOK_TRIES):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(LOOK_SECONDS)
+        else:
+            return True
+    return False
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -85,6 +107,10 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def _run_active(server: str, path: Path) -> RunActive:
+    return RunActive(f"another run of {server} is active ({_told(path)}); nothing was touched")
 
 
 def _told(path: Path) -> str:

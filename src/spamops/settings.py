@@ -49,7 +49,7 @@ def default_state_dir() -> Path:
 class Settings(BaseModel):
     """Every setting, its unit and its default."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, str_strip_whitespace=True)
 
     server: str = Field(min_length=1, description="id (better) or name of the server")
     checker_url: HttpUrl = Field(description="base address of the checker, such as http://203.0.113.7:8001")
@@ -76,11 +76,6 @@ class Settings(BaseModel):
     service_units_per_hour: float | None = Field(
         None, ge=0, description="what the cloud bills an hour while the server is ACTIVE; look it up, rates change"
     )
-
-    @field_validator("server")
-    @classmethod
-    def _no_blanks(cls, value: str) -> str:
-        return value.strip()
 
     @field_validator("api_key")
     @classmethod
@@ -164,10 +159,7 @@ def load(config: Path | None = None, environ: Mapping[str, str] | None = None) -
     if environ.get("SPAMOPS_SECRETS_DIR"):
         values["secrets_dir"] = environ["SPAMOPS_SECRETS_DIR"]
     if values.get("secrets_dir"):
-        folder = Path(str(values["secrets_dir"])).expanduser()
-        if path and not folder.is_absolute() and "SPAMOPS_SECRETS_DIR" not in environ:
-            folder = path.parent / folder
-        values |= _from_secret_files(folder, faults)
+        values |= _from_secret_files(Path(str(values["secrets_dir"])).expanduser(), faults)
     own = {
         name: environ[f"SPAMOPS_{name.upper()}"]
         for name in Settings.model_fields
@@ -223,7 +215,8 @@ def _from_file(path: Path, faults: list[str]) -> dict[str, Any]:
             del values[name]
     for name in ("state_dir", "secrets_dir"):
         if isinstance(values.get(name), str):
-            values[name] = str(Path(values[name]).expanduser())
+            # Beside the file, wherever the command is started: two runs must find the same lock.
+            values[name] = str(path.parent.absolute() / Path(values[name]).expanduser())
     return values
 
 

@@ -153,12 +153,15 @@ def summarise_tasks(
         if task.get("failed") and code is ExitCode.DONE:
             code = ExitCode(task.get("exit_code") or meaning)
             reason = str(task.get("msg"))
+    # A server that was there and is gone costs nothing. One of which nothing was seen before (only shelving was asked for),
+    # or whose task broke down without a word, may be on.
+    gone = shelved.get("missing") and wake.get("states")
     conclude(
         summary,
         code,
         reason,
-        not_shelved=str(shelved.get("msg")) if shelved.get("failed") else None,
-        may_cost=bool(wake.get("may_cost") or shelved.get("may_cost")),
+        not_shelved=str(shelved.get("msg")) if shelved.get("failed") and not gone else None,
+        may_cost=not wake or any(task.get("may_cost", task.get("failed")) for task in (wake, shelved)),
         run=run,
     )
     return summary

@@ -78,6 +78,8 @@ class TemporalServer:
         executable = Path(sys.executable).with_name("temporal")
         command = [str(executable), "server", "start-dev", "--headless", "--ip", "127.0.0.1", "--port", str(self.port)]
         command += ["--db-filename", str(self.database), "--log-level", "error"]
+        # Outlives a kill of the process, not a power cut, and spares two thirds of the time.
+        command += ["--sqlite-pragma", "synchronous=0"]
         with (self.folder / "temporal.log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         until(self._answers, what="Temporal dev server")

@@ -18,7 +18,7 @@ class LoopbackServer:
     """One application on 127.0.0.1. `port` 0 takes a free one; the chosen port is known at once, before `start`."""
 
     def __init__(self, app: Any, port: int = 0) -> None:
-        self._socket = socket.socket()
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             self._socket.bind(("127.0.0.1", port))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from spamops.clock import Clock
+from ..clock import Clock
 
 REGION = "RegionOne"
 DOMAIN = {"id": "default", "name": "Default"}

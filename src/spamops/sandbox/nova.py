@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from spamops.sandbox.servers import Action, Server
+from .servers import Action, Server
 
 Version = tuple[int, int]
 

@@ -10,10 +10,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from spamops.clock import Clock
-from spamops.sandbox import transitions
-from spamops.sandbox.faults import Failure, ServerFault
-from spamops.sandbox.transitions import STATE_OF_STATUS, Delays, Outcome, State, Step, Trouble
+from ..clock import Clock
+from . import transitions
+from .faults import Failure, ServerFault
+from .transitions import STATE_OF_STATUS, Delays, Outcome, State, Step, Trouble
 
 PowerHook = Callable[[str, bool], None]
 

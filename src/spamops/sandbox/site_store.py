@@ -45,7 +45,7 @@ class NewRecord:
     """A record to store, its content in the form the site delivers it.
 
     `label` is the truth: True spam, False not spam, None where neither can be said (deleted content). It is never
-    served. `kind` names what the item is an example of.
+    served. `kind` names what the item is an example of. `object_id` is the content's own id (None: the record's).
     """
 
     content_type: str
@@ -53,6 +53,7 @@ class NewRecord:
     label: bool | None = None
     kind: str = ""
     gone: bool = False
+    object_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,7 @@ class SiteStore:
         content: Mapping[str, Any] | None = None,
         *,
         record_id: int | None = None,
+        object_id: int | None = None,
         label: bool | None = None,
         kind: str = "",
         status: str = SCHEDULED,
@@ -102,7 +104,7 @@ class SiteStore:
         is deleted. `unreadable`: the content breaks every batch that it is in.
         """
         _check(status)
-        new = NewRecord(content_type, content or {}, label, kind, gone)
+        new = NewRecord(content_type, content or {}, label, kind, gone, object_id)
         with self._lock:
             number = record_id if record_id is not None else self._next_id()
             self._insert([(number, new)], status, {} if details is None else details, unreadable)
@@ -254,8 +256,9 @@ class SiteStore:
         rows = []
         for number, new in numbered:
             self._position += 1
-            content = json.dumps(_content(new, number))
-            place = (number, self._position, new.content_type, number, content)
+            object_id = number if new.object_id is None else new.object_id
+            content = json.dumps(_content(new, object_id))
+            place = (number, self._position, new.content_type, object_id, content)
             rows.append((*place, status, "", json.dumps(details), new.label, new.kind, unreadable))
         self._db.execute("BEGIN")
         try:
@@ -266,11 +269,11 @@ class SiteStore:
         self._db.execute("COMMIT")
 
 
-def _content(new: NewRecord, number: int) -> dict[str, Any]:
+def _content(new: NewRecord, object_id: int) -> dict[str, Any]:
     blank = _BLANK.get(new.content_type, {})
     if new.gone:
         return dict(blank)
-    return {"id": number, **blank, **new.content}
+    return {"id": object_id, **blank, **new.content}
 
 
 def _check(status: str) -> None:

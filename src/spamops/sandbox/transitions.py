@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from spamops.sandbox.faults import Failure
+from .faults import Failure
 
 NO_POWER, RUNNING, PAUSED, SHUTDOWN = 0, 1, 3, 4
 """Nova's power states, as `OS-EXT-STS:power_state` shows them (nova/objects/fields.py, InstancePowerState)."""

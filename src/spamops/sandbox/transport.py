@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from spamops.clock import Clock
-from spamops.sandbox.faults import HttpFault
+from ..clock import Clock
+from .faults import HttpFault
 
 
 @dataclass

@@ -130,7 +130,9 @@ class Journal:
 
     def enter_run(self, workflow_id: str) -> None:
         """Enter a run that was started straight in Temporal, if the journal does not have it."""
-        self._db.execute("INSERT OR IGNORE INTO runs (workflow_id, started_at) VALUES (?, ?)", (workflow_id, self._now()))
+        self._db.execute(
+            "INSERT OR IGNORE INTO runs (workflow_id, started_at) VALUES (?, ?)", (workflow_id, self._now())
+        )
 
     def end_run(self, workflow_id: str, status: str, reason: str | None) -> None:
         """Enter how a run ended, and settle what was still open: it is no longer scheduled, or was not reached."""

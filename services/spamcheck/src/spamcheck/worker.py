@@ -22,6 +22,7 @@ from .journal import Journal, JournalError
 from .logs import event
 from .messages import AHEAD
 from .settings import Settings, SettingsError, load
+from .sources.base import SourceError
 from .temporal import connect
 from .workflows import CheckSpamWorkflow
 
@@ -65,7 +66,7 @@ def build_worker(client: Client, activities: Activities, settings: Settings) -> 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Work until `stop` is set.
 
-    Raises JournalError, and whatever ends a worker for good (a namespace that does not exist, say).
+    Raises JournalError, SourceError for a faulty address of the site, and whatever ends a worker for good (a namespace that does not exist, say).
     """
     journal = Journal(settings.state_dir)
     source, classifier = sources.build(settings), classify.build(settings)
@@ -150,7 +151,7 @@ def main() -> int:
         settings = load()
         logs.configure(settings.log_level)
         asyncio.run(_main(settings))
-    except (SettingsError, JournalError) as error:
+    except (SettingsError, JournalError, SourceError) as error:
         print(error, file=sys.stderr)  # noqa: T201 -- before there is a log
         return 2
     except Exception as error:  # noqa: BLE001 -- the last resort: a line in the log and an exit code

@@ -20,7 +20,7 @@ _TWINS = _CYRILLIC_TWINS | _GREEK_TWINS
 
 _LATIN = re.compile("[A-Za-zÀ-ɏ]")
 _TWIN = re.compile("[" + "".join(map(chr, _TWINS)) + "]")
-_WORD_WITH_TWIN = re.compile("[^\\W_]*[Ͱ-ϿЀ-ԯ][^\\W_]*")
+_WORD = re.compile("[^\\W_]+")
 # Mathematical and enclosed letters in a row: a word dressed up. Single ones are mathematics.
 _DRESSED_WORD = re.compile("[\U0001d400-\U0001d7ff\u24b6-\u24e9\U0001f130-\U0001f189]{4,}")
 
@@ -35,7 +35,7 @@ def hidden_characters(text: str) -> int:
 
 def disguised_words(text: str) -> int:
     """How many words hold look-alike letters of another script, or are written in mathematical letters."""
-    mixed = sum(1 for match in _WORD_WITH_TWIN.finditer(text) if _is_mixed(match[0]))
+    mixed = sum(map(_is_mixed, _WORD.findall(text))) if _TWIN.search(text) else 0
     return mixed + len(_DRESSED_WORD.findall(text))
 
 
@@ -52,7 +52,9 @@ def reveal(text: str) -> str:
 
 def untwin(text: str) -> str:
     """The text with look-alike letters replaced by the Latin ones they stand for, in words that mix scripts."""
-    return _WORD_WITH_TWIN.sub(lambda match: match[0].translate(_TWINS) if _is_mixed(match[0]) else match[0], text)
+    if not _TWIN.search(text):
+        return text
+    return _WORD.sub(lambda match: match[0].translate(_TWINS) if _is_mixed(match[0]) else match[0], text)
 
 
 def _is_mixed(word: str) -> bool:

@@ -72,18 +72,22 @@ class LinkFacts:
 
 
 @lru_cache(maxsize=4096)
+def _registration(host: str) -> tuple[str, str]:
+    """Registered domain and public suffix of a host name, both in lower case."""
+    parts = _SUFFIXES.extract_str(host)
+    suffix = parts.suffix.lower()
+    return (f"{parts.domain}.{suffix}".lower() if parts.domain and suffix else ""), suffix
+
+
 def registered_domain(host: str) -> str:
     """The part of a host name that somebody registered (`a.b.co.uk` gives `b.co.uk`); empty for IP and local names."""
-    parts = _SUFFIXES.extract_str(host)
-    return f"{parts.domain}.{parts.suffix}".lower() if parts.domain and parts.suffix else ""
+    return _registration(host)[0]
 
 
-@lru_cache(maxsize=4096)
 def is_expected(host: str) -> bool:
     """Whether a well-known scientific site or a university has this host, by registered domain or public suffix."""
-    if registered_domain(host) in EXPECTED_DOMAINS:
-        return True
-    return _SUFFIXES.extract_str(host).suffix.lower().split(".")[0] in _ACADEMIC_SUFFIX_STARTS
+    domain, suffix = _registration(host)
+    return domain in EXPECTED_DOMAINS or suffix.split(".")[0] in _ACADEMIC_SUFFIX_STARTS
 
 
 def free_mail_addresses(text: str) -> int:

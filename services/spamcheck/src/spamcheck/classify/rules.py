@@ -152,18 +152,20 @@ def examine(item: Item) -> Evidence:
 
 def _findings(item: Item) -> Iterator[tuple[Indicator, float]]:
     by_field = {name.replace("_", "").lower(): text for name, text in item.fields.items()}
-    told = "\n".join(text for name, text in by_field.items() if name not in _NAME_FIELDS | _ADDRESS_FIELDS)
+    told = glyphs.reveal(
+        "\n".join(text for name, text in by_field.items() if name not in _NAME_FIELDS | _ADDRESS_FIELDS)
+    )
     raw = "\n".join(item.fields.values())
     shown = glyphs.reveal(raw)
     lowered = _BLANKS.sub(_one_blank, glyphs.untwin(shown)).lower()
     folded = phrases.fold(lowered)
     words = phrases.words(folded)
-    facts = links.examine(links.all_links(item.links, glyphs.reveal(told)))
+    facts = links.examine(links.all_links(item.links, told))
     told_words = len(told.split())
 
     yield from _of_links(facts, told_words)
     yield from _of_families(folded, words, facts.names)
-    yield from _of_contacts(lowered, glyphs.reveal(told), facts)
+    yield from _of_contacts(lowered, told, facts)
     yield from _of_writing(raw, shown, folded, words)
     yield from _of_author(by_field, facts, item.content_type)
     if told_words < LITTLE_TEXT_WORDS and not facts.counted:
