@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,16 @@ def cloud_arguments(parameters: dict[str, Any]) -> dict[str, Any]:
 def run_clock(parameters: dict[str, Any]) -> spamops.attached.RunClock:
     """The clock of a task: it stops the task when the run that it belongs to is over. In check mode there is no run (0)."""
     return spamops.attached.RunClock(state_dir(parameters), parameters["run"] or None)
+
+
+@contextmanager
+def timed(steps: dict[str, float], name: str, clock: spamops.attached.RunClock) -> Iterator[None]:
+    """Note how many seconds the block took, also when it failed."""
+    began = clock.monotonic()
+    try:
+        yield
+    finally:
+        steps[name] = round(clock.monotonic() - began, 3)
 
 
 def state_dir(parameters: dict[str, Any]) -> Path:

@@ -105,7 +105,7 @@ exit_code:
 """
 
 import contextlib
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from ansible_collections.comses.spamops.plugins.module_utils.controller import (
@@ -174,7 +174,7 @@ def _end(module: ControllerModule) -> dict[str, Any]:
     row = ledger.run(run) if run else None
     if run and row is None:
         raise SettingsError(f"there is no run {run} in {ledger.path}; see: spamops history")
-    now = datetime.now(timezone.utc)  # noqa: UP017 - Ansible's own sanity tests import modules with older Pythons
+    now = datetime.now(UTC)
     summary: Summary = summarise_tasks(
         parameters["server"],
         parameters["wake"],

@@ -100,6 +100,10 @@ states:
     task_state:
       description: Nova's task_state, or nothing.
       type: str
+steps:
+  description: Seconds that each step took.
+  type: dict
+  returned: always
 may_cost:
   description: Whether the server may be running, for all that is known.
   type: bool
@@ -128,6 +132,7 @@ from ansible_collections.comses.spamops.plugins.module_utils.controller import (
     ControllerModule,
     cloud_arguments,
     run_clock,
+    timed,
 )
 
 with contextlib.suppress(ImportError):
@@ -154,41 +159,44 @@ def main() -> None:
     default = cloud.UNSHELVE_SECONDS if goal is cloud.ACTIVE else cloud.SHELVE_SECONDS
     clock = run_clock(parameters)
     notes: list[str] = []
+    steps: dict[str, float] = {}
     server = None
     try:
-        server = cloud.Server(
-            cloud.connect(**cloud_arguments(parameters)),
-            parameters["server"],
-            clock=clock,
-            on_note=notes.append,
-            before_action=clock.check,
-        )
-        before = server.look()
-        planned = server.planned(goal)
-        after = before.status
-        if module.check_mode:
-            arrived = before.status in goal.reached and before.task_state is None
-            after = before.status if arrived or not parameters["wait"] else goal.end
-        elif parameters["wait"]:
-            after = server.bring_to(goal, parameters["timeout"] or default).status
-        elif planned:
-            after = server.ask(planned).status
+        with timed(steps, "wake" if goal is cloud.ACTIVE else "shelve", clock):
+            server = cloud.Server(
+                cloud.connect(**cloud_arguments(parameters)),
+                parameters["server"],
+                clock=clock,
+                on_note=notes.append,
+                before_action=clock.check,
+            )
+            before = server.look()
+            planned = server.planned(goal)
+            after = before.status
+            if module.check_mode:
+                arrived = before.status in goal.reached and before.task_state is None
+                after = before.status if arrived or not parameters["wait"] else goal.end
+            elif parameters["wait"]:
+                after = server.bring_to(goal, parameters["timeout"] or default).status
+            elif planned:
+                after = server.ask(planned).status
     except SpamopsError as error:
         module.fail_json(
             msg=str(error),
             exit_code=int(error.exit_code),
             missing=isinstance(error, ServerMissing),
-            **_facts(server, notes),
+            **_facts(server, notes, steps),
         )
     module.exit_json(
         changed=server.asked or (module.check_mode and planned is not None),
         diff={"before": f"{before.status}\n", "after": f"{after}\n"},
-        **_facts(server, notes) | {"status_after": after},
+        **_facts(server, notes, steps) | {"status_after": after},
     )
 
 
-def _facts(server: cloud.Server | None, notes: list[str]) -> dict[str, Any]:
-    facts: dict[str, Any] = {"states": [], "notes": notes, "may_cost": server is not None and server.may_cost}
+def _facts(server: cloud.Server | None, notes: list[str], steps: dict[str, float]) -> dict[str, Any]:
+    facts: dict[str, Any] = {"states": [], "notes": notes, "steps": steps}
+    facts["may_cost"] = server is not None and server.may_cost
     if server is not None and server.seen:
         facts["states"] = [
             {"at": seen.at.isoformat(timespec="milliseconds"), "status": seen.status, "task_state": seen.task_state}

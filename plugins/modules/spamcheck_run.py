@@ -66,7 +66,7 @@ EXAMPLES = r"""
 
 - name: Say what came of it
   ansible.builtin.debug:
-    msg: "{{ check.checked }} checked, {{ check.spam }} spam, {{ check.failed }} failed"
+    msg: "{{ check.counts.checked }} checked, {{ check.counts.spam }} spam, {{ check.counts.failed }} failed"
 """
 
 RETURN = r"""
@@ -83,22 +83,23 @@ ready:
   description: Whether the checker is ready.
   type: bool
   returned: in check mode
-checked:
-  description: Number of items with a verdict.
-  type: int
+counts:
+  description: Numbers of items.
+  type: dict
   returned: when the workflow ended
-spam:
-  description: Of these, spam.
-  type: int
-  returned: when the workflow ended
-not_spam:
-  description: Of these, not spam.
-  type: int
-  returned: when the workflow ended
-failed:
-  description: Number of items that were set aside.
-  type: int
-  returned: when the workflow ended
+  contains:
+    checked:
+      description: Items with a verdict.
+      type: int
+    spam:
+      description: Of these, spam.
+      type: int
+    not_spam:
+      description: Of these, not spam.
+      type: int
+    failed:
+      description: Items that were set aside.
+      type: int
 progress:
   description: Counts of the last status answer.
   type: dict
@@ -107,6 +108,10 @@ report:
   description: The checker's report. Ids, hashes and verdicts, no texts. Empty where the checker gives none.
   type: dict
   returned: when the workflow ended
+steps:
+  description: Seconds that each step took.
+  type: dict
+  returned: always
 exit_code:
   description: What C(spamops run) would have ended with for this failure.
   type: int
@@ -125,12 +130,14 @@ from ansible_collections.comses.spamops.plugins.module_utils.controller import (
     RUN_SPEC,
     ControllerModule,
     run_clock,
+    timed,
 )
 
 with contextlib.suppress(ImportError):
     from spamops import settings, summary
+    from spamops.attached import RunClock
     from spamops.checker import Checker
-    from spamops.errors import CheckerError, SpamopsError
+    from spamops.errors import CheckerError, ExitCode, SpamopsError
 
 
 def main() -> None:
@@ -152,43 +159,47 @@ def main() -> None:
     try:
         key = settings.usable_key(parameters["api_key"])
     except ValueError as error:
-        module.fail_json(msg=f"api_key {error}")
+        module.fail_json(msg=f"api_key {error}", exit_code=int(ExitCode.FAULTY_SETTINGS))
     notes: list[str] = []
-    facts: dict[str, Any] = {"notes": notes}
+    facts: dict[str, Any] = {"notes": notes, "steps": {}}
+    clock = run_clock(parameters)
     checker = Checker(
-        parameters["url"],
-        key,
-        call_seconds=parameters["call_timeout"],
-        clock=run_clock(parameters),
-        on_note=notes.append,
+        parameters["url"], key, call_seconds=parameters["call_timeout"], clock=clock, on_note=notes.append
     )
     try:
         if module.check_mode:
             reason = checker.readiness()
             notes += [f"would wait for the checker: {reason}"] if reason else []
             module.exit_json(changed=True, ready=reason is None, **facts)
-        _check(checker, parameters, facts)
+        _check(checker, clock, parameters, facts)
     except SpamopsError as error:
         module.fail_json(msg=str(error), exit_code=int(error.exit_code), **facts)
     finally:
         checker.close()
-    counts = "".join(f"{name}: {facts[name]}\n" for name in ("checked", "spam", "not_spam", "failed"))
-    module.exit_json(changed=facts["checked"] > 0, diff={"before": "", "after": counts}, **facts)
+    counts = facts["counts"]
+    told = "".join(f"{name}: {count}\n" for name, count in counts.items())
+    module.exit_json(changed=counts["checked"] > 0, diff={"before": "", "after": told}, **facts)
 
 
-def _check(checker: Checker, parameters: dict[str, Any], facts: dict[str, Any]) -> None:
-    checker.wait_until_ready(parameters["ready_timeout"])
-    facts["workflow_id"] = workflow_id = checker.start()
-    status = checker.wait_for_end(workflow_id, parameters["timeout"], parameters["status_grace"])
+def _check(checker: Checker, clock: RunClock, parameters: dict[str, Any], facts: dict[str, Any]) -> None:
+    steps = facts["steps"]
+    with timed(steps, "ready", clock):
+        checker.wait_until_ready(parameters["ready_timeout"])
+    clock.check()
+    with timed(steps, "check", clock):
+        facts["workflow_id"] = workflow_id = checker.start()
+        status = checker.wait_for_end(workflow_id, parameters["timeout"], parameters["status_grace"])
     facts |= {"workflow_status": status.status, "progress": status.progress}
     report = None
-    try:
-        report = checker.report(workflow_id)
-    except CheckerError as error:
-        facts["notes"].append(f"warning: {error}")
+    with timed(steps, "report", clock):
+        try:
+            report = checker.report(workflow_id)
+        except CheckerError as error:
+            facts["notes"].append(f"warning: {error}")
     counted = summary.Summary(server="")
     summary.add_check(counted, status.status, status.progress, report)
-    facts |= {name: getattr(counted, name) for name in ("checked", "spam", "not_spam", "failed")}
+    # Below a name of their own: a `failed` at the top would be the task's, and a count above 0 its failure.
+    facts["counts"] = {name: getattr(counted, name) for name in ("checked", "spam", "not_spam", "failed")}
     facts["report"] = report or {}
     summary.require_completed(workflow_id, status, report)
 

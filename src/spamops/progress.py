@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from datetime import datetime
@@ -59,8 +60,9 @@ class PlainWatcher:
         self.note(counts(status))
 
     def note(self, text: str) -> None:
-        """One line."""
-        print(f"{datetime.now():%H:%M:%S} {text}", file=self._stream, flush=True)
+        """One line. A stream that is gone or full is no reason to stop."""
+        with contextlib.suppress(OSError):
+            print(f"{datetime.now():%H:%M:%S} {text}", file=self._stream, flush=True)
 
 
 class TerminalWatcher:
@@ -87,8 +89,9 @@ class TerminalWatcher:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Leave the terminal as it was."""
-        self._progress.stop()
+        """Leave the terminal as it was, if it is still there."""
+        with contextlib.suppress(OSError):
+            self._progress.stop()
 
     def step(self, text: str) -> None:
         """A step begins: the bar of the one before it goes."""

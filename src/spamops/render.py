@@ -48,7 +48,7 @@ def summary(values: Mapping[str, Any], console: Console) -> None:
     facts.add_column()
     facts.add_column(overflow="fold")
     rows = [
-        ("outcome", f"{values.get('outcome')} ({_meaning(values.get('exit_code'))})"),
+        ("outcome", _meaning(values.get("exit_code"))),
         ("reason", values.get("reason")),
         ("workflow", _joined(values.get("workflow_id"), values.get("workflow_status"))),
         ("items checked", values.get("checked")),

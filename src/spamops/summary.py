@@ -142,6 +142,8 @@ def summarise_tasks(
         if not seen or (seen[-1].status, seen[-1].task_state) != (observed.status, observed.task_state):
             seen.append(observed)
     add_states(summary, seen, end, rate)
+    for task in (wake, check, shelved):
+        summary.steps |= task.get("steps") or {}
     summary.workflow_id = check.get("workflow_id")
     if check.get("workflow_status"):
         add_check(summary, check["workflow_status"], check.get("progress") or {}, check.get("report") or None)

@@ -15,6 +15,7 @@ import pytest
 from ansible.module_utils import basic
 from ansible.module_utils.testing import patch_module_args
 from fake_clock import FakeClock
+
 from spamops.clock import RealClock
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,9 +43,13 @@ def run_module(name: str, arguments: dict[str, Any], *, check: bool = False) -> 
     # `-vvv` shows the invocation, which is part of the output; a value that is not given is left out, as by `omit`.
     given = {key: value for key, value in arguments.items() if value is not None}
     output = io.StringIO()
-    with patch_module_args({**given, "_ansible_check_mode": check, "_ansible_diff": True}), _log() as logged:
-        with contextlib.redirect_stdout(output), pytest.raises(SystemExit):
-            module.main()
+    with (
+        patch_module_args({**given, "_ansible_check_mode": check, "_ansible_diff": True}),
+        _log() as logged,
+        contextlib.redirect_stdout(output),
+        pytest.raises(SystemExit),
+    ):
+        module.main()
     result = Result(json.loads(output.getvalue()))
     result.text, result.logged = output.getvalue(), "\n".join(logged)
     return result

@@ -9,13 +9,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from spamops.clock import Clock, RealClock
-from spamops.sandbox.http import LoopbackServer
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
+
+from spamops.clock import Clock, RealClock
+from spamops.sandbox.http import LoopbackServer
 
 API_KEY = "k" * 8 + "-of-the-fake-checker-" + "z" * 16
 WORKFLOW_ID = "check-1"

@@ -5,19 +5,23 @@ from __future__ import annotations
 import io
 import json
 import logging
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 from fake_checker import API_KEY, FakeChecker
 from fake_clock import FakeClock
+
 from spamops import cycle, settings
 from spamops.errors import ExitCode, SpamopsError
 from spamops.progress import PlainWatcher
 from spamops.sandbox.cloud import Credential, Delays, SandboxCloud, ServerSpec
 
 USUAL_DELAYS = Delays(
-    shelve=4, shelve_pending=4, shelve_upload=60, shelve_offload=4, unshelve_schedule=5, unshelve_spawn=40,
+    shelve=4, shelve_pending=4, shelve_upload=30, shelve_offload=4, unshelve_schedule=5, unshelve_spawn=40,
     build=20, start=10, stop=10, reboot=15, pause=2, suspend=5,
 )  # fmt: skip
 """Seconds as a real cloud takes them; with a fake clock they cost nothing."""
@@ -68,8 +72,12 @@ class Told:
 class Scene:
     """One server, one checker and one controller on a clock that nobody waits for."""
 
-    def __init__(self, folder: Path, spec: ServerSpec | None = None, **cloud: Any) -> None:
+    def __init__(
+        self, folder: Path, spec: ServerSpec | None = None, patch: pytest.MonkeyPatch | None = None, **cloud: Any
+    ) -> None:
         self.folder = folder
+        self.patch = patch or pytest.MonkeyPatch()
+        self.at_end: list[Callable[[], None]] = []
         self.clock = FakeClock()
         self.checker = FakeChecker(clock=self.clock, on=False)
         self.spec = spec or ServerSpec()
@@ -90,9 +98,17 @@ class Scene:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop both."""
-        self.checker.stop()
+        """Stop both at the same time: each takes a moment."""
+        self.undo()
+        other = threading.Thread(target=self.checker.stop)
+        other.start()
         self.cloud.stop()
+        other.join()
+
+    def undo(self) -> None:
+        """Take back what a test did to this process."""
+        while self.at_end:
+            self.at_end.pop(0)()
 
     @property
     def state_dir(self) -> Path:
@@ -111,7 +127,7 @@ class Scene:
         more = {name: value for name, value in self.settings.items() if name != "server"}
         config = write_settings(self.folder, self.cloud, self.settings["server"], self.checker.url, **more)
         try:
-            summary = cycle.run(settings.load(config), self.options, watcher=self.watcher, clock=self.clock)
+            summary = cycle.run(settings.load(config, environ={}), self.options, watcher=self.watcher, clock=self.clock)
         except SpamopsError as error:
             return Told(int(error.exit_code), str(error), self.stream.getvalue(), error)
         except Exception as error:  # noqa: BLE001 - a defect, as the command line would tell it
@@ -133,5 +149,3 @@ class Records(logging.Handler):
         self.lines.append(self.format(record))
         if record.name == "spamops.alarm":
             self.alarms.append(record.getMessage())
-
-

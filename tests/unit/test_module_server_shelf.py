@@ -15,6 +15,7 @@ import yaml
 from ansible_module import Result, run_module, run_without_spamops, use_clock
 from fake_clock import FakeClock
 from scene import USUAL_DELAYS
+
 from spamops.ledger import Ledger
 from spamops.sandbox.cloud import Credential, Failure, SandboxCloud, ServerFault, ServerSpec
 from spamops.summary import Summary
@@ -46,7 +47,7 @@ def open_cloud(clock: FakeClock) -> Iterator[OpenCloud]:
         cloud.stop()
 
 
-def shelf(cloud: SandboxCloud, state: str, *, check: bool = False, **more: Any) -> Result:
+def shelf(cloud: SandboxCloud, state: str, /, *, check: bool = False, **more: Any) -> Result:
     arguments = {
         "server": "spamcheck",
         "state": state,
@@ -57,7 +58,7 @@ def shelf(cloud: SandboxCloud, state: str, *, check: bool = False, **more: Any) 
 
 
 def asked(cloud: SandboxCloud) -> list[str]:
-    return [action for _, action in cloud.action_requests]
+    return [action.removeprefix("os-") for _, action in cloud.action_requests]
 
 
 def changing(cloud: SandboxCloud) -> list[tuple[str, str]]:
@@ -139,7 +140,8 @@ def test_a_server_on_its_way_is_waited_for_and_then_brought_to_where_it_was_aske
 
 
 def test_every_state_is_returned_with_its_time_in_utc(open_cloud: OpenCloud) -> None:
-    states = shelf(open_cloud(), "active")["states"]
+    done = shelf(open_cloud(), "active")
+    states = done["states"]
     assert [(state["status"], state["task_state"]) for state in states] == [
         ("SHELVED_OFFLOADED", None),
         ("SHELVED_OFFLOADED", "unshelving"),
@@ -150,6 +152,7 @@ def test_every_state_is_returned_with_its_time_in_utc(open_cloud: OpenCloud) -> 
     assert times == sorted(times)
     assert all(time.utcoffset() is not None for time in times)
     assert (times[-1] - times[0]).total_seconds() >= 45  # what this cloud takes
+    assert done["steps"]["wake"] >= 45
 
 
 def test_without_waiting_the_action_is_asked_for_once_and_the_task_goes_on(open_cloud: OpenCloud) -> None:

@@ -94,17 +94,14 @@ def test_faulty_requests_get_json(api_alone: str, http: httpx.Client) -> None:
         assert "passwd" not in answer.text
 
 
-def test_an_error_of_the_program_is_json_and_ends_nothing(api_alone: str, http: httpx.Client, tmp_path: Path) -> None:
+def test_an_error_of_the_program_is_json_and_ends_nothing(
+    api_alone: str, http: httpx.Client, tmp_path: Path, rows: Any
+) -> None:
     journal = tmp_path / "state" / "journal.db"
-    with httpx.Client() as _:
-        import sqlite3
-
-        with sqlite3.connect(journal) as db:
-            db.execute("ALTER TABLE runs RENAME TO lost")
-        answer = http.get(f"{api_alone}/status", params={"workflow_id": KNOWN})
-        assert (answer.status_code, "detail" in answer.json()) == (500, True)
-        with sqlite3.connect(journal) as db:
-            db.execute("ALTER TABLE lost RENAME TO runs")
+    rows(journal, "ALTER TABLE runs RENAME TO lost")
+    answer = http.get(f"{api_alone}/status", params={"workflow_id": KNOWN})
+    assert (answer.status_code, "detail" in answer.json()) == (500, True)
+    rows(journal, "ALTER TABLE lost RENAME TO runs")
     assert http.get(f"{api_alone}/status", params={"workflow_id": KNOWN}).status_code == 404
 
 
@@ -198,12 +195,14 @@ def test_a_start_that_was_cut_off_is_completed_by_the_next(api: str, http: httpx
     assert http.get(f"{api}/status", params={"workflow_id": KNOWN}).json()["status"] == "RUNNING"
 
 
-async def test_a_run_that_was_terminated_is_not_running_for_ever(
-    api: str, http: httpx.Client, make_settings: Any
-) -> None:
+def test_a_run_that_was_terminated_is_not_running_for_ever(api: str, http: httpx.Client, make_settings: Any) -> None:
     workflow_id = http.post(f"{api}/process-comses-spam").json()["workflow_id"]
-    client = await Client.connect(make_settings().temporal_address)
-    await client.get_workflow_handle(workflow_id).terminate("stopped by the operator")
+
+    async def terminate() -> None:
+        client = await Client.connect(make_settings().temporal_address)
+        await client.get_workflow_handle(workflow_id).terminate("stopped by the operator")
+
+    asyncio.run(terminate())
     status = http.get(f"{api}/status", params={"workflow_id": workflow_id}).json()
     assert (status["status"], "stopped by the operator" in status["reason"]) == ("TERMINATED", True)
     report = http.get(f"{api}/report", params={"workflow_id": workflow_id}).json()
@@ -211,9 +210,7 @@ async def test_a_run_that_was_terminated_is_not_running_for_ever(
     assert http.post(f"{api}/process-comses-spam").json()["workflow_id"] != workflow_id
 
 
-async def test_a_run_that_temporal_has_lost_is_not_running_for_ever(
-    api: str, http: httpx.Client, journal: Journal, rows: Any
-) -> None:
+def test_a_run_that_temporal_has_lost_is_not_running_for_ever(api: str, http: httpx.Client, journal: Journal) -> None:
     journal.begin_run(KNOWN)
     journal.add_batch(KNOWN, 1, [], 3)
     status = http.get(f"{api}/status", params={"workflow_id": KNOWN}).json()
@@ -260,7 +257,7 @@ async def test_the_long_poll_ends_with_the_run(processes: Any, bench: Any, http:
                 "in_progress": 0,
             },
         }
-        metrics = http.get(f"{api}/metrics").text
+        metrics = (await asyncio.to_thread(http.get, f"{api}/metrics")).text
         assert 'spamcheck_items_checked_total{content_type="job",verdict="spam"} 1.0' in metrics
         assert 'spamcheck_runs_total{status="COMPLETED"} 1.0' in metrics
         assert workflow_id not in metrics

@@ -120,7 +120,7 @@ def test_sigterm_ends_both_cleanly_and_the_next_worker_goes_on(stack: Any, proce
 
 
 def test_logs_hold_neither_content_nor_keys(stack: Any, http: httpx.Client) -> None:
-    site, api, worker, _settings = stack
+    _site, api, worker, _settings = stack
     end(http, api.address(), start(http, api.address()))
     text = worker.text() + api.text()
     assert "run ended" in text

@@ -77,7 +77,7 @@ class _Demo:
 
     def work(self) -> None:
         world = self.world
-        scheduled = world.site.scheduled_count()
+        scheduled = len(world.site.store.scheduled())
         self.watcher.note(f"an embedded cloud with one server, an embedded site with {scheduled} scheduled items")
         self.watcher.note("classifier: rules (no model); on a real server Ollama's models decide")
         world.start()
@@ -112,7 +112,7 @@ class _Demo:
             runs[0] if runs else {"exit_code": int(ExitCode.UNEXPECTED), "reason": "no run was recorded"}
         ) | {
             "scheduled_before": scheduled,
-            "scheduled_after": world.site.scheduled_count(),
+            "scheduled_after": len(world.site.store.scheduled()),
         }
         if not runs or self.result["exit_code"] not in (ExitCode.DONE, ExitCode.ITEMS_FAILED):
             sys.stderr.write("".join(self.output[-60:]))
@@ -156,7 +156,7 @@ class _Demo:
             seen = len(history)
             if time.monotonic() - counted_at >= COUNT_SECONDS:
                 counted_at = time.monotonic()
-                scheduled = self.world.site.scheduled_count()
+                scheduled = len(self.world.site.store.scheduled())
                 if scheduled != counted and counted != -1:
                     self.watcher.note(f"site: {scheduled} items still scheduled")
                 counted = scheduled

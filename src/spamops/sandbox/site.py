@@ -74,7 +74,7 @@ class SandboxSite:
         self._lock = threading.Lock()
         self._updates: list[UpdateSeen] = []
         self._batches_read = 0
-        self._server: LoopbackServer | None = LoopbackServer(self._app, port)
+        self._server: LoopbackServer | None = self._listen(port)
         self.port = self._server.port
         self.url = self._server.url
         self.store = SiteStore(db_path)
@@ -98,7 +98,7 @@ class SandboxSite:
     def start(self) -> None:
         """Answer requests, from now on and after a `stop` again."""
         if self._server is None:
-            self._server = LoopbackServer(self._app, self.port)
+            self._server = self._listen(self.port)
         self._server.start()
 
     def stop(self) -> None:
@@ -121,7 +121,14 @@ class SandboxSite:
     ) -> None:
         self.close()
 
-    async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def _listen(self, port: int) -> LoopbackServer:
+        # uvicorn takes a bound method for an application of ASGI 2.
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await self._serve(scope, receive, send)
+
+        return LoopbackServer(app, port)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         request = Request(scope, receive)

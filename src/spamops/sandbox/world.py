@@ -76,7 +76,7 @@ class World:
             self._machine.join()
         self.checker.stop()
         self.cloud.stop()
-        self.site.stop()
+        self.site.close()
         for name in ("vars.json", "spamops.toml"):
             (self.folder / name).unlink(missing_ok=True)
 

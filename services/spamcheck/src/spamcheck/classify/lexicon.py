@@ -28,7 +28,7 @@ FAMILIES: Mapping[Indicator, Family] = MappingProxyType(
     {
         Indicator.PHARMA: Family(
             strong="""
-            buy viagra, viagra online, generic viagra, cheap viagra, viagra pills, buy cialis, cialis online, generic
+            viagra, cialis, buy viagra, viagra online, generic viagra, cheap viagra, viagra pills, buy cialis, cialis online, generic
             cialis, levitra, tadalafil, sildenafil, vidalista, cenforce, kamagra, fildena, priligy, cheap pills, cheap
             meds, diet pills, weight loss pills, weight loss gummies, keto gummies, cbd gummies, cbd oil, cbd gummy,
             male enhancement, erectile dysfunction pill*, penis enlargement, online pharmacy, canadian pharmacy, no
@@ -42,7 +42,7 @@ FAMILIES: Mapping[Indicator, Family] = MappingProxyType(
             kuat, obat aborsi, obat pembesar, zayiflama hap*, ilac siparis*, thuoc cuong duong, thuoc giam can, 伟哥,
             壮阳药, 减肥药, バイアグラ, 비아그라, 시알리스, 비아그라구매, حبوب الاجهاض, فياجرا, حبوب تنحيف, वियाग्रा, ยาลดน้ำหนัก, ไวอากร้า""",
             weak="""
-            viagra, cialis, pills, pharmacy, medication*, meds, tablets, supplement*, detox, slimming, steroid*,
+            pills, pharmacy, medication*, meds, tablets, supplement*, detox, slimming, steroid*,
             herbal, dosage, xanax, tramadol, gummies, testosterone, libido, pastillas, farmacia, pilules, виагр*,
             таблетк*""",
         ),
@@ -57,7 +57,7 @@ FAMILIES: Mapping[Indicator, Family] = MappingProxyType(
             slots, crypto casino, casino app, casino en linea, casino sin deposito, apuestas deportivas online,
             tragamonedas gratis, cassino online, apostas esportivas online, jogo do tigrinho, casino en ligne, casino
             francais, paris sportifs en ligne, bonus sans depot, online casino echtgeld, casino ohne lizenz,
-            spielautomaten kostenlos, казино онлайн, онлайн казино, игровые автоматы, ставки на спорт, букмекерск*
+            spielautomaten kostenlos, казино онлайн, онлайн казино, лучш* казино, бесплатн* вращени*, играть в казино, игровые автоматы, ставки на спорт, букмекерск*
             контор*, бонус казино, вулкан казино, deneme bonusu, bahis siteleri, canli bahis, kacak bahis, casino
             siteleri, slot siteleri, nha cai, ca do bong da, tai xiu, no hu, soi cau, keo nha cai, danh bai doi
             thuong, 赌场, 博彩, 娱乐城, 百家乐, 体育投注, 网上赌博, 在线赌场, 彩票平台, 北京赛车, 六合彩, オンラインカジノ, パチスロ攻略, 카지노사이트, 바카라사이트, 토토사이트,
@@ -198,14 +198,13 @@ FAMILIES: Mapping[Indicator, Family] = MappingProxyType(
             strong="""
             buy now, order now, shop now, click here to buy, free shipping, best price guaranteed, money back
             guarantee, 100 money back, limited time offer, special offer, promo code*, coupon code*, discount code*,
-            lowest price*, best prices, cheap price*, at cheap, buy online, buy cheap, for sale online, packers and
-            movers, movers and packers, locksmith, plumber in, cleaning service*, pest control, interior designer* in,
-            real estate agent, luxury apartments, best dentist, hair transplant, compra ahora, comprar online, envio
+            cheap price*, at cheap, buy online, buy cheap,             compra ahora, comprar online, envio
             gratis, oferta limitada, compre agora, frete gratis, achetez maintenant, livraison gratuite, jetzt kaufen,
             jetzt bestellen, kostenloser versand, gunstig kaufen, купить недорого, купить онлайн, заказать сейчас,
             скидка, недорого, beli sekarang, harga murah, satin al, ucuz fiyat*, mua ngay, gia re, 立即购买, 优惠, 加微信, 包邮,
             今すぐ購入, 送料無料, 激安, 지금 구매, 무료배송, 최저가, اشتري الان, اطلب الان, شحن مجاني, ราคาถูก, अभी खरीदें""",
             weak="""
+            packers and movers, movers and packers, locksmith, plumber in, cleaning service*, pest control, interior designer* in, real estate agent, luxury apartments, best dentist, hair transplant, for sale online, lowest price*, best prices,
             taxi service*, car rental, roofing, dubai, click here, visit our website, visit our site, our website,
             visit us, call us, call now, contact us today, best price, affordable, cheap*, discount*, guaranteed,
             sale, offer*, deals, customers, clients, premium, top quality, high quality, exclusive, trusted, hire us,
@@ -242,7 +241,7 @@ INJECTION = (
     r"(?:ignore|disregard|forget|override|bypass)\s(?:(?:all|any|the|your|my|of|these|those|every|everything)\s){0,4}"
     r"(?:previous|prior|above|earlier|preceding|former|system|other|safety)\s(?:\w{1,30}\s){0,2}?"
     r"(?:instruction|prompt|rule|message|direction|command|guideline|context)",
-    r"(?:ignora|olvida|ignore|ignorez|oublie[zr]?|vergiss|ignoriere|esque[çc]a)\s(?:\w{1,30}\s){0,3}?"
+    r"(?:ignora|olvida|ignore\s(?:les|tes|toutes)|ignorez|oublie[zr]?|vergiss|ignoriere|esque[çc]a)\s(?:\w{1,30}\s){0,3}?"
     r"(?:instruc|anweisung|consigne|r[eè]gles|regeln|reglas|regras)",
     r"(?:игнорируй|забудь|проигнорируй)\w{0,3}\s(?:\w{1,30}\s){0,3}?(?:инструкц|указани|правил)",
     r"忽略(?:之前|以上|上面|前面|所有|先前).{0,6}(?:指令|指示|提示|说明|规则)",

@@ -31,6 +31,7 @@ LITTLE_TEXT_CONFIDENCE = 0.6
 NO_TEXT_CONFIDENCE = 0.5
 LITTLE_TEXT_WORDS = 8
 """Below so many words, and without links, nobody can be sure that something is not spam."""
+SHORT_TEXT_WORDS = 60
 
 _Kind = Literal["strong", "weak", "earnings", "urgency"]
 _PHRASES: phrases.Phrases[tuple[Indicator, _Kind]] = phrases.Phrases(
@@ -203,9 +204,11 @@ def _of_families(folded: str, words: list[str], names: str) -> Iterator[tuple[In
     names = phrases.fold(names)
     all_words = [*words, "\n", *phrases.words(names)] if names else words
     found = _PHRASES.found(f"{folded}\n{names}", all_words)
+    # In a short text one such phrase is what the text is about; in a long one it may be an example.
+    one = 0.5 if len(words) <= SHORT_TEXT_WORDS else 0.4
     for code in lexicon.FAMILIES:
         certain, vague = found.get((code, "strong"), 0), found.get((code, "weak"), 0)
-        weight = _by_count(certain, (0.4, 0.62, 0.78, 0.85, 0.9)) if certain else 0.0
+        weight = _by_count(certain, (one, 0.62, 0.78, 0.85, 0.9)) if certain else 0.0
         if vague >= 2:
             hint = 0.3 if vague >= 4 else 0.2
             weight = 1 - (1 - weight) * (1 - hint)
