@@ -7,6 +7,7 @@ may have been an accepted one, so the server is read before anything is repeated
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -238,6 +239,15 @@ class Server:
             " (confirm the resize, unrescue, …), then run again"
         )
 
+    @property
+    def _compute(self) -> Any:
+        """The SDK's client of Nova, without its own second try: openstacksdk before 4.15 repeats a call at once when the
+        connection breaks, also one that Nova may have accepted, and doubles every time limit so."""
+        compute = self._connection.compute
+        if not isinstance(compute.request, functools.partial):
+            compute.request = functools.partial(compute.request, connect_retries=0)
+        return compute
+
     # What follows is shared with _Move: one look, one action, one read of the action log, each with its faults named.
 
     def _look(self, deadline: float) -> Observed:
@@ -260,7 +270,7 @@ class Server:
         return observed
 
     def _get(self) -> Any:
-        compute = self._connection.compute
+        compute = self._compute
         if self.id is None:
             self.id = self._find(compute)
         try:
@@ -296,7 +306,7 @@ class Server:
     def _act(self, action: str) -> None:
         self._before_action()
         self.asked = True
-        compute = self._connection.compute
+        compute = self._compute
         try:
             getattr(compute, f"{action}_server")(self.id)
         except BaseException as error:
@@ -313,7 +323,7 @@ class Server:
     def _failed_event(self, action: str) -> str | None:
         """The event that failed in the newest log entry of `action`; '' when it is there and failed without naming one;
         None when nothing says that it failed."""
-        compute = self._connection.compute
+        compute = self._compute
         entries = sorted(compute.server_actions(self.id), key=lambda entry: str(entry.start_time))
         newest = next((entry for entry in reversed(entries) if entry.action == action), None)
         if newest is None:
@@ -340,7 +350,7 @@ class _Move:
         self._note = note
         self._retry = _Retry(clock, deadline, note)
         self._failure_retry = _Retry(clock, deadline, note)
-        self._conflict = ""
+        self._hindrance = ""
         self._accepted: str | None = None  # the action that Nova took and that has not moved the server yet
         self._accepted_at = 0.0
         self._moved = False
@@ -419,26 +429,29 @@ class _Move:
                         "the server is locked by an admin of the cloud: ask them to unlock it (openstack server unlock)"
                     ) from None
                 # Somebody else was quicker, or the state moved on between look and action: look again.
-                self._conflict = f"; Nova refuses to {action} it (409): {_words(error)}"
-                self._note(f"Nova refuses to {action} the server (409): {_words(error)}; looking again")
+                refusal = f"Nova refuses to {action} the server (409): {_words(error)}"
+                self._hindrance = f"; {refusal}"
+                self._note(f"{refusal}; looking again")
                 self._retry.pause()
                 return
             # A lost answer may have been an accepted one: the loop looks before it asks again.
+            self._hindrance = f"; at last: {name_fault(error, f'asking for {action}')}"
             self._retry.after(error, f"asking for {action}")
             return
         self._retry.reset()
-        self._conflict = ""
+        self._hindrance = ""
         self._accepted, self._accepted_at, self._moved = action, self._clock.monotonic(), False
 
     def _too_slow(self, now: Observed) -> CloudError:
         if self._last_failure is not None and self._accepted is None:
             return self._last_failure
-        stuck = (
-            f"; only an admin of the cloud can reset a stuck task_state ({now.task_state})" if now.task_state else ""
-        )
-        return TooSlow(
-            f"the server is still {now} after {self._limit:g} s, not {self._goal.name}{stuck or self._conflict}"
-        )
+        if self._last_failure is not None:
+            why = f"; before that: {self._last_failure}"
+        elif now.task_state:
+            why = f"; only an admin of the cloud can reset a stuck task_state ({now.task_state})"
+        else:
+            why = self._hindrance
+        return TooSlow(f"the server is still {now} after {self._limit:g} s, not {self._goal.name}{why}")
 
 
 class _Retry:

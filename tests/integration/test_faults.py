@@ -145,10 +145,9 @@ row(
     stuck=True,
 )
 row(
-    "the server is stuck while it wakes",
-    7,
-    "stuck task_state (spawning)",
-    ends=OFFLOADED,
+    "the server is stuck while somebody else wakes it",
+    4,
+    "only an admin of the cloud can reset a stuck task_state (spawning)",
     task_state="spawning",
     stuck=True,
 )
@@ -203,6 +202,13 @@ ordered(
     4,
     "still SHELVED_OFFLOADED (spawning) after 300 s",
     fault=ServerFault(Failure.HOST_AWAY, seconds=400),
+)
+ordered(
+    "the server gets stuck while it wakes",
+    7,
+    "stuck task_state (spawning)",
+    "Shelve it now",
+    fault=ServerFault(Failure.STUCK, task_state="spawning"),
 )
 ordered("the snapshot fails, once", 0, "Nova accepted 'shelve' and failed", fault=ServerFault(Failure.SNAPSHOT_FAILS))
 ordered("the snapshot fails ten times", 0, "(try 10)", fault=ServerFault(Failure.SNAPSHOT_FAILS, 10))
@@ -270,7 +276,7 @@ ordered(
 ordered(
     "Nova refuses to unshelve for ever (409)",
     4,
-    "Nova refuses to unshelve it (409)",
+    "Nova refuses to unshelve the server (409)",
     fault=HttpFault(path=ACTIONS, action="unshelve", times=None, status=409, body=CONFLICT),
 )
 ordered(
@@ -324,11 +330,11 @@ ordered(
 )
 ordered("429 with Retry-After", 0, "rate-limited", fault=faults.too_many_requests(17, 2))
 ordered("503 with a page of HTML", 0, "looking at the server", fault=faults.unavailable(4))
-ordered("an answer that is not JSON", 0, "cannot be read", fault=faults.garbage(2))
+ordered("an answer that is not JSON", 0, "without a status", fault=faults.garbage(2))
 ordered(
     "JSON without a server in it",
     0,
-    "looking at the server",
+    "without a status",
     fault=HttpFault(path="/servers/", times=2, status=200, body="{}"),
 )
 ordered(
@@ -337,7 +343,7 @@ ordered(
 ordered(
     "a page of HTML with 200 for a server",
     0,
-    "looking at the server",
+    "without a status",
     fault=HttpFault(path="/servers/", times=2, status=200, body=HTML),
 )
 ordered(

@@ -32,7 +32,7 @@ QUICK_DELAYS = Delays(
 """Seconds for tests that run in real time."""
 
 
-def write_settings(folder: Path, cloud: SandboxCloud, server: str, checker_url: str, **more: Any) -> Path:
+def write_settings(folder: Path, cloud: SandboxCloud, server: str, checker: str, **more: Any) -> Path:
     """The settings file of a controller, with its secret files beside it; the file's path."""
     credential: Credential = more.pop("credential", cloud.credential)
     secrets = folder / "secrets"
@@ -47,7 +47,7 @@ def write_settings(folder: Path, cloud: SandboxCloud, server: str, checker_url: 
         path.write_text(text)
     values = {
         "server": server,
-        "checker_url": checker_url,
+        "checker_url": checker,
         "auth_url": cloud.auth_url,
         "secrets_dir": str(secrets),
         "state_dir": str(folder / "state"),

@@ -41,7 +41,7 @@ from spamops.sandbox.http import LoopbackServer
 
 KEY = "a-key-of-the-tests-with-32-characters-or-more"
 PAYLOAD_KEY = base64.b64encode(bytes(range(32))).decode()
-DEADLINE_SECONDS = 60
+DEADLINE_SECONDS = 40
 
 
 def until(condition: Callable[[], object], seconds: float = DEADLINE_SECONDS, what: str = "condition") -> Any:

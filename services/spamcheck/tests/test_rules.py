@@ -117,6 +117,11 @@ HONEST = {
         title="Lecturer in geography",
         description="Contact the secretary, phone +44 113 496 0000, or write to office@geo.example.org before May 1st.",
     ),
+    "topic that touches on several families": item(
+        "codebase",
+        title="Crypto gambling, loans and escort dating: online harm",
+        description="Agents with loans bet bitcoin in a casino, buy pills or luxury sneakers, and see adult advertising.",
+    ),
     "seminar about prompt injection": item(
         "event",
         title="When language models play agents",

@@ -119,6 +119,10 @@ class SandboxOllama:
         """Stop."""
         self.stop()
 
+    def answer_with(self, answer: Callable[[Chat], dict[str, Any] | str]) -> None:
+        """Answer this way from now on."""
+        self._answer = answer
+
     def order(self, fault: Fault, times: int = 1) -> None:
         """Let the next `times` chats go wrong, after the faults ordered before."""
         with self._lock:

@@ -27,7 +27,7 @@ from .runs import WORKER_SILENCE_SECONDS, Runs, State, TemporalDown
 from .settings import Settings, SettingsError, load
 from .temporal import connect
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("spamcheck.api")
 
 MAX_WAIT_SECONDS = 30
 """The longest /status?wait=: shorter than the time-outs of usual proxies (nginx: 60 s)."""

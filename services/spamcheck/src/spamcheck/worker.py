@@ -26,7 +26,7 @@ from .sources.base import SourceError
 from .temporal import connect
 from .workflows import CheckSpamWorkflow
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("spamcheck.worker")
 
 BEAT_SECONDS = 1.0
 READINESS_SECONDS = 10.0

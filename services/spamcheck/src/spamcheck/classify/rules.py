@@ -32,6 +32,7 @@ NO_TEXT_CONFIDENCE = 0.5
 LITTLE_TEXT_WORDS = 8
 """Below so many words, and without links, nobody can be sure that something is not spam."""
 SHORT_TEXT_WORDS = 60
+WORDS_FOR_A_WEAK_ONE = 150
 
 _Kind = Literal["strong", "weak", "earnings", "urgency"]
 _PHRASES: phrases.Phrases[tuple[Indicator, _Kind]] = phrases.Phrases(
@@ -206,11 +207,14 @@ def _of_families(folded: str, words: list[str], names: str) -> Iterator[tuple[In
     found = _PHRASES.found(f"{folded}\n{names}", all_words)
     # In a short text one such phrase is what the text is about; in a long one it may be an example.
     one = 0.5 if len(words) <= SHORT_TEXT_WORDS else 0.4
+    vague = {code: found.get((code, "weak"), 0) for code in lexicon.FAMILIES}
+    vaguest = max(vague, key=lambda code: vague[code])
     for code in lexicon.FAMILIES:
-        certain, vague = found.get((code, "strong"), 0), found.get((code, "weak"), 0)
+        certain = found.get((code, "strong"), 0)
         weight = _by_count(certain, (one, 0.62, 0.78, 0.85, 0.9)) if certain else 0.0
-        if vague >= 2:
-            hint = 0.3 if vague >= 4 else 0.2
+        # Weak words count when they are dense, and fully in one family only: a topic touches on several.
+        if vague[code] >= 2 and len(words) <= WORDS_FOR_A_WEAK_ONE * vague[code]:
+            hint = (0.3 if vague[code] >= 4 else 0.2) if code is vaguest else 0.05
             weight = 1 - (1 - weight) * (1 - hint)
         if weight:
             yield code, weight

@@ -57,14 +57,14 @@ def html_to_text(markup: str) -> PlainText:
     Comments, scripts and styles are kept as text too: what hides in them is evidence. A lone surrogate or a NUL
     becomes U+FFFD.
     """
-    markup = clean(markup)
+    markup = _prepare(clean(markup))
     if "<" not in markup:
         text = html.unescape(markup)
         return PlainText(_tidy(text), links_in_text(text))
     try:
-        soup = BeautifulSoup(_prepare(markup), "html.parser", on_duplicate_attribute=_keep_both)
+        soup = BeautifulSoup(markup, "html.parser", on_duplicate_attribute=_keep_both)
     except (ParserRejectedMarkup, AssertionError, RecursionError, ValueError):
-        # The standard parser gives up on a few broken declarations. Cutting the tags out is then the best that is left.
+        # The standard parser may give up on broken markup. Cutting the tags out is then the best that is left.
         return PlainText(_tidy(html.unescape(_TAG.sub(" ", markup))), links_in_text(html.unescape(markup)))
     pieces: list[str] = []
     found: list[str] = []
