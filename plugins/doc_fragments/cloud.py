@@ -36,6 +36,14 @@ options:
     description: Path of a bundle of certificate authorities, for verifying.
     type: str
     aliases: [cacert]
+  client_cert:
+    description: Path of a client certificate, for clouds that ask for one.
+    type: str
+    aliases: [cert]
+  client_key:
+    description: Path of that certificate's key.
+    type: str
+    aliases: [key]
   api_timeout:
     description: Limit of a single call to the cloud, in seconds.
     type: int

@@ -29,6 +29,8 @@ CLOUD_SPEC: dict[str, Any] = {
     "region_name": {"type": "str"},
     "validate_certs": {"type": "bool", "aliases": ["verify"]},
     "ca_cert": {"type": "str", "aliases": ["cacert"]},
+    "client_cert": {"type": "str", "aliases": ["cert"]},
+    "client_key": {"type": "str", "aliases": ["key"], "no_log": False},
     "api_timeout": {"type": "int", "default": 30},
     "interface": {
         "type": "str",
@@ -66,6 +68,8 @@ def cloud_arguments(parameters: dict[str, Any]) -> dict[str, Any]:
         "region_name": parameters["region_name"],
         "verify": parameters["validate_certs"],
         "cacert": parameters["ca_cert"],
+        "cert": parameters["client_cert"],
+        "key": parameters["client_key"],
         "interface": parameters["interface"],
         "api_timeout": parameters["api_timeout"],
     }

@@ -21,10 +21,10 @@ from spamops.progress import PlainWatcher
 from spamops.sandbox.cloud import Credential, Delays, SandboxCloud, ServerSpec
 
 USUAL_DELAYS = Delays(
-    shelve=4, shelve_pending=4, shelve_upload=30, shelve_offload=4, unshelve_schedule=5, unshelve_spawn=40,
-    build=20, start=10, stop=10, reboot=15, pause=2, suspend=5,
+    shelve=0.5, shelve_pending=0.5, shelve_upload=4, shelve_offload=0.5, unshelve_schedule=1, unshelve_spawn=8,
+    build=5, start=3, stop=3, reboot=4, pause=1, suspend=2,
 )  # fmt: skip
-"""Seconds as a real cloud takes them; with a fake clock they cost nothing."""
+"""Seconds on the way, in which every state is seen; with a fake clock they cost nothing but looks."""
 
 QUICK_DELAYS = Delays(
     shelve=0.1, shelve_pending=0.1, shelve_upload=0.2, shelve_offload=0.1, unshelve_schedule=0.2, unshelve_spawn=0.3

@@ -195,25 +195,29 @@ def test_a_start_that_was_cut_off_is_completed_by_the_next(api: str, http: httpx
     assert http.get(f"{api}/status", params={"workflow_id": KNOWN}).json()["status"] == "RUNNING"
 
 
-def test_a_run_that_was_terminated_is_not_running_for_ever(api: str, http: httpx.Client, make_settings: Any) -> None:
+@pytest.mark.parametrize(("details", "reason"), [((), "stopped by the operator"), (("in clear",), None)])
+def test_a_run_that_was_terminated_is_not_running_for_ever(
+    details: tuple[str, ...], reason: str | None, api: str, http: httpx.Client, make_settings: Any
+) -> None:
     workflow_id = http.post(f"{api}/process-comses-spam").json()["workflow_id"]
 
     async def terminate() -> None:
         client = await Client.connect(make_settings().temporal_address)
-        await client.get_workflow_handle(workflow_id).terminate("stopped by the operator")
+        await client.get_workflow_handle(workflow_id).terminate(*details, reason="stopped by the operator")
 
     asyncio.run(terminate())
     status = http.get(f"{api}/status", params={"workflow_id": workflow_id}).json()
-    assert (status["status"], "stopped by the operator" in status["reason"]) == ("TERMINATED", True)
+    assert (status["status"], status["reason"]) == ("TERMINATED", reason)
     report = http.get(f"{api}/report", params={"workflow_id": workflow_id}).json()
     assert (report["status"], report["ended_at"] is not None) == ("TERMINATED", True)
     assert http.post(f"{api}/process-comses-spam").json()["workflow_id"] != workflow_id
 
 
 def test_a_run_that_temporal_has_lost_is_not_running_for_ever(api: str, http: httpx.Client, journal: Journal) -> None:
-    journal.begin_run(KNOWN)
-    journal.add_batch(KNOWN, 1, [], 3)
-    status = http.get(f"{api}/status", params={"workflow_id": KNOWN}).json()
+    lost = "check-spam-20261121T060000Z-105700"
+    journal.begin_run(lost)
+    journal.add_batch(lost, 1, [], 3)
+    status = http.get(f"{api}/status", params={"workflow_id": lost}).json()
     assert (status["status"], "does not know this run" in status["reason"]) == ("TERMINATED", True)
 
 

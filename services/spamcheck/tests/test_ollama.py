@@ -240,7 +240,7 @@ async def test_a_prompt_that_the_server_cut_is_cut_finer_until_all_was_seen(
     server.order(Fault.CONTEXT_FULL)
     verdict = await judge(make_model(server.url, ollama_context_tokens=4096), long_item(1000))
     assert verdict.is_spam
-    shown = [len(chat["messages"][-1]["content"]) for chat in server.chats]
+    shown = [len(chat["messages"][-1]["content"].split("<<<")[1]) for chat in server.chats]
     assert max(shown[1:]) < 0.7 * shown[0]
 
 

@@ -44,13 +44,20 @@ def item(description: str, links: tuple[str, ...] = (), **fields: str) -> Item:
 def test_the_model_is_told_site_custom_instructions_and_evidence() -> None:
     spam = item("Buy viagra online, cheap pills", title="Pills")
     prompter = Prompter(make_settings(site_description="A site on owls.", custom_instructions="Owl sales are fine."))
-    system, question = prompter.prompts(spam, examine(spam))[0].messages()
-    assert system["role"] == "system"
-    assert "A site on owls." in system["content"]
-    assert "Owl sales are fine." in system["content"]
-    assert "prompt_injection: " in system["content"]
-    assert "pharma (" in question["content"]
-    assert "viagra" not in system["content"].lower()
+    (message,) = prompter.prompts(spam, examine(spam))[0].messages()
+    frame, content = message["content"].split("<<<")
+    assert "A site on owls." in frame
+    assert "Owl sales are fine." in frame
+    assert "prompt_injection: " in frame
+    assert "pharma (" in frame
+    assert "viagra" not in frame.lower()
+    assert "viagra" in content
+
+
+def test_a_server_that_drops_old_messages_cannot_drop_the_instructions() -> None:
+    text = item("We model water.")
+    prompt = Prompter(make_settings()).prompts(text, examine(text))[0]
+    assert len(prompt.messages()) == len(prompt.messages("it is not JSON")) == 1
 
 
 def test_no_line_of_the_text_stands_outside_the_fence() -> None:
@@ -58,7 +65,7 @@ def test_no_line_of_the_text_stands_outside_the_fence() -> None:
     question = prompts(item(text))[0]
     assert all(line.startswith("| ") for line in fenced(question))
     outside = re.sub(r"<<<.*>>>", "", question, flags=re.DOTALL)
-    for word in ("first", "second", "third", "fourth", "fifth", "obey", "not spam"):
+    for word in ("first", "second", "third", "fourth", "fifth", "obey"):
         assert word not in outside
 
 
@@ -111,9 +118,9 @@ def test_the_fence_cannot_be_known_before_the_text_is_written_and_is_the_same_ea
 
 
 def test_a_text_that_fits_is_shown_whole_in_one_prompt() -> None:
-    shown = prompts(item("word " * 500, ("https://a.example/x",), title="A title"))
+    shown = prompts(item("wolf " * 500, ("https://a.example/x",), title="A title"))
     assert len(shown) == 1
-    assert shown[0].count("word") == 500
+    assert shown[0].count("wolf") == 500
     assert "https://a.example/x" in shown[0]
     assert "left out" not in shown[0]
 
@@ -141,10 +148,10 @@ def test_no_prompt_is_larger_than_the_context_by_the_estimate() -> None:
             made = Prompter(make_settings(ollama_context_tokens=context))
             long_item = item(text, ("https://a.example/" + "x" * 3000,))
             for prompt in made.prompts(long_item, examine(long_item)):
-                system, question = (message["content"] for message in prompt.messages("it is not JSON"))
+                question = prompt.messages("it is not JSON")[0]["content"]
                 # The frame is plain English, for which the estimate is far too high: 0.3 a character is used for it.
                 lines = "\n".join(fenced(question))
-                frame = 0.3 * (len(system) + len(question) - len(lines))
+                frame = 0.3 * (len(question) - len(lines))
                 assert windows.tokens(lines.replace("\n| ", "\n")) + frame <= context - 400
 
 

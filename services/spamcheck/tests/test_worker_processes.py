@@ -136,6 +136,13 @@ def test_faulty_settings_end_with_2_and_one_message(processes: Any, name: str) -
     assert "Traceback" not in process.text()
 
 
+def test_settings_that_only_the_classifier_can_judge_are_named_too(processes: Any) -> None:
+    worker = processes("worker", classifier="cascade", custom_instructions="word " * 20_000)
+    assert worker.popen.wait(timeout=30) == 2
+    assert "settings are faulty" in worker.text()
+    assert "Traceback" not in worker.text()
+
+
 def test_a_worker_without_temporal_waits_with_one_line(processes: Any, free_port: Any) -> None:
     worker = processes("worker", temporal_address=f"127.0.0.1:{free_port()}")
     deadline = time.monotonic() + 30

@@ -157,7 +157,7 @@ class SandboxOllama:
         if not model:
             return JSONResponse({"error": "model is required"}, 400)
         if fault is Fault.MODEL_MISSING or _full_name(model) not in self.models:
-            return JSONResponse({"error": f"model '{model}' not found"}, 404)
+            return JSONResponse({"error": f'model "{model}" not found, try pulling it first'}, 404)
         if fault is Fault.BUSY or self._waiting >= self._max_queue:
             return JSONResponse({"error": "server busy, please try again.  maximum pending requests exceeded"}, 503)
         with self._count_waiting():

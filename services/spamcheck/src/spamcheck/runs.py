@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import secrets
+import sqlite3
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,6 +17,7 @@ from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import TemporalError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
+from .codec import WrongKey
 from .journal import Journal, Run
 from .logs import event
 from .messages import WORKFLOW_NAME, Carried, RunPlan
@@ -28,8 +31,9 @@ START_SECONDS = 10.0
 WORKER_SILENCE_SECONDS = 10.0
 """A worker that was silent for longer counts as gone. It gives a sign of life every second."""
 RETRY_SECONDS = 0.25
-_DOWN = (RPCError, RuntimeError, OSError, asyncio.TimeoutError)
-"""What the SDK raises when Temporal does not answer; RuntimeError from a client that was never connected."""
+_DOWN = (RPCError, RuntimeError, OSError, asyncio.TimeoutError, WrongKey)
+"""What the SDK raises when Temporal does not answer, or not with anything that can be read: RuntimeError from a client
+that was never connected, WrongKey from the codec."""
 _UNKNOWN_REASON = "Temporal does not know this run: its store was lost, or the run was deleted"
 
 
@@ -148,24 +152,33 @@ class Runs:
             if must_answer:
                 raise self._down(error) from None
             return State(self._journal.run(run.workflow_id) or run, stale=True)
-        running = {None, WorkflowExecutionStatus.RUNNING, WorkflowExecutionStatus.CONTINUED_AS_NEW}
-        if seen.status in running:
+        if seen.status in {None, WorkflowExecutionStatus.RUNNING, WorkflowExecutionStatus.CONTINUED_AS_NEW}:
             # The journal may be ahead: the run's last step has entered its end, Temporal has yet to hear of it.
-            return State(_as_running(run))
-        status = seen.status.name if seen.status is not None else ""
-        reason = None if status == "COMPLETED" or run.reason else await self._reason(handle)
-        ended_at = seen.close_time.timestamp() if seen.close_time else None
-        self._journal.confirm_run(run.workflow_id, status, reason, ended_at)
-        return State(self._journal.run(run.workflow_id) or run)
+            return State(dataclasses.replace(run, status="RUNNING", reason=None, ended_at=None))
+        status = seen.status.name if seen.status else ""
+        reason = run.reason
+        if reason is None and status != "COMPLETED":
+            reason = await self._reason(handle)
+        ended_at = run.ended_at or (seen.close_time.timestamp() if seen.close_time else None)
+        return State(self._confirmed(dataclasses.replace(run, status=status, reason=reason, ended_at=ended_at)))
+
+    def _confirmed(self, run: Run) -> Run:
+        """Enter what Temporal says of an ended run. A journal that cannot be written must not hide the end."""
+        try:
+            self._journal.confirm_run(run.workflow_id, run.status, run.reason, run.ended_at)
+        except sqlite3.Error as error:
+            event(_log, logging.ERROR, "the journal cannot be written", run=run.workflow_id, reason=str(error))
+            return run
+        return self._journal.run(run.workflow_id) or run
 
     def _unknown(self, run: Run) -> Run:
         """Temporal does not know a run of the journal."""
         if run.status != "RUNNING":
             # Long ago: Temporal forgets runs after its retention time.
-            self._journal.confirm_run(run.workflow_id, run.status, run.reason, run.ended_at)
-        elif run.rounds or time.time() - run.started_at > START_SECONDS:
-            self._journal.confirm_run(run.workflow_id, "TERMINATED", _UNKNOWN_REASON, None)
-        return self._journal.run(run.workflow_id) or run
+            return self._confirmed(run)
+        if run.rounds or time.time() - run.started_at > START_SECONDS:
+            return self._confirmed(dataclasses.replace(run, status="TERMINATED", reason=_UNKNOWN_REASON))
+        return run
 
     async def _never_started(self, workflow_id: str) -> bool:
         """Whether a run that the journal calls active was cut off before Temporal had it."""
@@ -194,7 +207,7 @@ class Runs:
         try:
             await asyncio.wait_for(handle.result(), DESCRIBE_SECONDS)
         except WorkflowFailureError as error:
-            return str(error.cause) or type(error.cause).__name__
+            return getattr(error.cause, "message", "") or type(error.cause).__name__
         except (*_DOWN, TemporalError):
             return None
         return None
@@ -222,7 +235,3 @@ def plan_of(settings: Settings) -> RunPlan:
 
 def _new_id() -> str:
     return f"check-spam-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-
-
-def _as_running(run: Run) -> Run:
-    return Run(run.workflow_id, run.started_at, None, "RUNNING", False, None, run.rounds, run.left)

@@ -66,10 +66,13 @@ def build_worker(client: Client, activities: Activities, settings: Settings) -> 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Work until `stop` is set.
 
-    Raises JournalError, SourceError for a faulty address of the site, and whatever ends a worker for good (a namespace that does not exist, say).
+    Raises SettingsError, JournalError, SourceError for a faulty address of the site, and whatever ends a worker for good (a namespace that does not exist, say).
     """
+    try:
+        source, classifier = sources.build(settings), classify.build(settings)
+    except ValueError as error:
+        raise SettingsError(f"the checker's settings are faulty:\n  {error}") from None
     journal = Journal(settings.state_dir)
-    source, classifier = sources.build(settings), classify.build(settings)
     identity = f"{os.getpid()}@{socket.gethostname()}"
     try:
         client = await _connected(settings, stop)

@@ -22,7 +22,7 @@ SCHEMA: dict[str, Any] = {
             "items": {"type": "string", "enum": [str(code) for code in FOR_MODELS]},
             "maxItems": MAX_INDICATORS,
         },
-        "reasoning": {"type": "string"},
+        "reasoning": {"type": "string", "maxLength": MAX_REASONING_CHARACTERS},
         "is_spam": {"type": "boolean"},
         "confidence": {"type": "number", "minimum": 0, "maximum": 1},
     },

@@ -76,7 +76,7 @@ class ContextTooSmall(ValueError):
 class Prompt:
     """One window of an item, ready to be sent."""
 
-    system: str
+    frame: str
     content_type: str
     evidence: str
     part: str
@@ -84,10 +84,11 @@ class Prompt:
     lines: str
 
     def messages(self, fault: str = "") -> list[Message]:
-        """The chat. With `fault`, what was wrong with the answer before.
+        """The chat: one message. With `fault`, what was wrong with the answer before.
 
-        The fault is told in the same message as the content: a server that drops old messages when the context is
-        full keeps the last one, and the content must be in it.
+        One, because an Ollama that finds a chat too long for the context drops messages without a word, all but the
+        last: the system message first (seen with 0.11.4), and the count it reports then fits. A single message can
+        only be cut, and that shows in the count.
         """
         question = _QUESTION.format(
             content_type=self.content_type,
@@ -97,7 +98,7 @@ class Prompt:
             lines=self.lines,
             repair=_REPAIR.format(fault=fault) if fault else "",
         )
-        return [{"role": "system", "content": self.system}, {"role": "user", "content": question}]
+        return [{"role": "user", "content": f"{self.frame}\n\n{question}"}]
 
 
 class Prompter:
@@ -108,7 +109,7 @@ class Prompter:
         site, custom = settings.site_description.strip(), settings.custom_instructions.strip()
         codes = "\n".join(f"{code}: {MEANINGS[code]}" for code in FOR_MODELS)
         told = f"\nInstructions of the site's moderators: {custom}\n" if custom else ""
-        self._system = _FRAME.format(site=site, custom=told, codes=codes)
+        self._frame = _FRAME.format(site=site, custom=told, codes=codes)
         own_words = len(_FRAME) + len(codes) + len(_QUESTION) + len(_REPAIR) + 700  # 700: evidence, part and fault
         frame_tokens = _OWN_WORDS_TOKENS * own_words + windows.tokens(site) + windows.tokens(custom)
         self._budget = settings.ollama_context_tokens - MAX_ANSWER_TOKENS - frame_tokens
@@ -133,7 +134,7 @@ class Prompter:
         parts = windows.split(text, links, share * self._budget)
         return [
             Prompt(
-                system=self._system,
+                frame=self._frame,
                 content_type=_name(item.content_type),
                 evidence=_told(evidence),
                 part=_part(number, len(parts)),
