@@ -219,8 +219,8 @@ def test_a_signal_while_the_history_is_written_is_too_late_to_harm(stage: Stage)
         db.execute("BEGIN EXCLUSIVE")
         stage.checker.release("report")
         wait_for(lambda: stage.history[-1] == (OFFLOADED, None), "the server is shelved")
-        seen = len(stage.cloud.requests)
-        wait_for(lambda: len(stage.cloud.requests) > seen or stage.history[-1][0] == OFFLOADED, "the run has seen it")
+        ledger = str(stage.state_dir / "ledger.db")
+        wait_for(lambda: ledger in open_files(psutil.Process(process.pid)), "the run writes its history")
         process.send_signal(signal.SIGTERM)
         db.execute("COMMIT")
     expect_shelved(stage, process, 0)
@@ -281,19 +281,25 @@ def test_a_killed_run_leaves_the_lock_to_the_next_one(stage: Stage) -> None:
 # The playbook, and its guard
 
 
-def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
+def family(stage: Stage, process: subprocess.Popen[str]) -> list[psutil.Process]:
     """All processes that the playbook started, and its guard."""
     children = psutil.Process(process.pid).children(recursive=True)
-    return [*children, *guards()]
+    guards = [
+        other
+        for other in psutil.process_iter(["cmdline"])
+        if (other.info["cmdline"] or [])[1:] == ["-m", "spamops.guard"]
+        and any(path.startswith(str(stage.state_dir)) for path in open_files(other))
+    ]
+    assert len(guards) == 1
+    return [*children, *guards]
 
 
-def guards() -> list[psutil.Process]:
-    """Guards that run now."""
-    found = []
-    for other in psutil.process_iter(["cmdline"]):
-        if (other.info["cmdline"] or [])[1:] == ["-m", "spamops.guard"]:
-            found.append(other)
-    return found
+def open_files(process: psutil.Process) -> list[str]:
+    """Paths of the plain files that a process has open."""
+    try:
+        return [file.path for file in process.open_files()]
+    except psutil.Error:
+        return []
 
 
 def gone(processes: list[psutil.Process]) -> Callable[[], bool]:
@@ -310,7 +316,7 @@ def test_a_playbook_that_is_ended_by_force_has_its_server_shelved_by_the_guard(
     if not stage.checker.arrived("status", LIMIT):
         process.kill()
         pytest.fail(str(process.communicate()))
-    left = family(process)
+    left = family(stage, process)
     process.send_signal(number)
     process.communicate(timeout=LIMIT)
     wait_for(lambda: stage.history[-1] == (OFFLOADED, None), "the guard has shelved the server")
@@ -329,7 +335,7 @@ def test_a_guard_survives_the_signal_that_ends_a_whole_service(stage: Stage) -> 
     stage.checker.hold("status")
     process = stage.playbook()
     assert stage.checker.arrived("status", LIMIT)
-    left = family(process)
+    left = family(stage, process)
     for one in [*left, psutil.Process(process.pid)]:
         with contextlib.suppress(psutil.NoSuchProcess):
             one.terminate()

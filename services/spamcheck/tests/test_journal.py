@@ -225,6 +225,16 @@ def test_what_temporal_says_of_the_end_is_kept_with_the_reason_known_before(jour
     assert journal.active() is None
 
 
+def test_nothing_is_sent_by_a_step_that_outlives_its_run(journal: Journal) -> None:
+    [ref] = refs("1")
+    journal.add_batch(RUN, 1, [ref], 3)
+    assert journal.classifying(RUN, ref.item_id, ref.content_hash)
+    journal.end_run(RUN, "FAILED", "the site is down")
+    assert not journal.sending(RUN, ref.item_id, ref.content_hash, SPAM)
+    assert not journal.classifying(RUN, ref.item_id, ref.content_hash)
+    assert journal.counts(RUN).in_progress == 0
+
+
 def test_a_content_type_that_a_site_invents_is_no_label(journal: Journal) -> None:
     [ref] = refs("1", content_type="someone@example.org")
     journal.add_batch(RUN, 1, [ref], 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import pytest
@@ -283,6 +284,25 @@ def test_deleted_and_empty_items_are_never_called_spam() -> None:
     assert (gone.is_spam, empty.is_spam) == (False, False)
     assert gone.confidence == MOST_CONFIDENCE
     assert empty.confidence == NO_TEXT_CONFIDENCE
+
+
+async def test_a_huge_text_does_not_silence_the_worker_meanwhile() -> None:
+    longest = 0.0
+
+    async def heartbeat() -> None:
+        nonlocal longest
+        while True:
+            began = time.monotonic()
+            await asyncio.sleep(0.01)
+            longest = max(longest, time.monotonic() - began)
+
+    beating = asyncio.create_task(heartbeat())
+    began = time.monotonic()
+    await RulesClassifier(THRESHOLD).classify(item(description="some words of a model " * 200_000))
+    await asyncio.sleep(0.02)
+    beating.cancel()
+    # Held up for all of it, the longest silence would be the whole time.
+    assert 0 < longest < (time.monotonic() - began) / 2
 
 
 async def test_every_verdict_says_that_rules_gave_it() -> None:

@@ -80,8 +80,8 @@ class Activities:
                 self._journal.settle(*key, "superseded")
                 return Judged(None, "superseded")
             # A verdict may be on its way to the site from a try that was cut off: `submit` has to know.
-            if state != "sending":
-                self._journal.classifying(*key)
+            if state != "sending" and not self._journal.classifying(*key):
+                raise _run_has_ended()
             started = time.time()
             try:
                 return Judged(await self._classifier.classify(item))
@@ -154,7 +154,8 @@ class Activities:
             outcome = "submitted" if accepted else "superseded"
             self._journal.settle(*key, outcome, assumed=accepted)
             return outcome
-        self._journal.sending(*key, verdict)
+        if not self._journal.sending(*key, verdict):
+            raise _run_has_ended()
         try:
             await self._source.submit(item_id, verdict)
         except ItemGone:
@@ -196,6 +197,11 @@ class Activities:
                 _unexpected("reading from or sending to the site", error)
             await asyncio.sleep(pause)
             pause = min(pause * 2, MAX_PAUSE_SECONDS)
+
+
+def _run_has_ended() -> ApplicationError:
+    """A step that Temporal has given up, but that has not heard of it yet."""
+    return ApplicationError("the run has ended", type="RunEnded", non_retryable=True)
 
 
 def _unexpected(where: str, error: Exception) -> NoReturn:

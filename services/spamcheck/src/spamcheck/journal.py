@@ -202,9 +202,9 @@ class Journal:
             return None
         return "assumed" if row["assumed"] else str(row["state"])
 
-    def classifying(self, workflow_id: str, item_id: str, content_hash: str) -> None:
-        """An item is taken up."""
-        self._set(workflow_id, item_id, content_hash, "state = 'classifying', assumed = 0")
+    def classifying(self, workflow_id: str, item_id: str, content_hash: str) -> bool:
+        """An item is taken up. False, and nothing entered, when the run has ended."""
+        return self._set(workflow_id, item_id, content_hash, "state = 'classifying', assumed = 0", while_running=True)
 
     def classified(self, workflow_id: str, item_id: str, content_hash: str, started: float, ended: float) -> None:
         """A try to classify took from `started` to `ended`, with or without success."""
@@ -212,9 +212,12 @@ class Journal:
             self._db.execute("INSERT INTO spans VALUES (?, ?, ?)", (workflow_id, started, ended))
             self._set(workflow_id, item_id, content_hash, "seconds = ?", ended - started)
 
-    def sending(self, workflow_id: str, item_id: str, content_hash: str, verdict: Verdict) -> None:
-        """A verdict is about to be sent. A crash from here on leaves open whether the site has it."""
-        self._set(
+    def sending(self, workflow_id: str, item_id: str, content_hash: str, verdict: Verdict) -> bool:
+        """A verdict is about to be sent. A crash from here on leaves open whether the site has it.
+
+        False, and nothing entered, when the run has ended: then it must not be sent.
+        """
+        return self._set(
             workflow_id,
             item_id,
             content_hash,
@@ -223,6 +226,7 @@ class Journal:
             verdict.confidence,
             verdict.by,
             json.dumps(verdict.indicators),
+            while_running=True,
         )
 
     def not_sent(self, workflow_id: str, item_id: str, content_hash: str) -> None:
@@ -450,11 +454,23 @@ class Journal:
         if run.status == "RUNNING":
             self._add("runs", "", status, 1)
 
-    def _set(self, workflow_id: str, item_id: str, content_hash: str, assignments: str, *values: object) -> None:
-        self._db.execute(
-            f"UPDATE items SET {assignments} WHERE workflow_id = ? AND item_id = ? AND content_hash = ?",  # noqa: S608 -- fixed texts
+    def _set(
+        self,
+        workflow_id: str,
+        item_id: str,
+        content_hash: str,
+        assignments: str,
+        *values: object,
+        while_running: bool = False,
+    ) -> bool:
+        """Change one item. Returns whether there was one to change."""
+        condition = " AND (SELECT status FROM runs WHERE workflow_id = items.workflow_id) = 'RUNNING'"
+        cursor = self._db.execute(
+            f"UPDATE items SET {assignments} WHERE workflow_id = ? AND item_id = ? AND content_hash = ?"  # noqa: S608 -- fixed texts
+            + (condition if while_running else ""),
             (*values, workflow_id, item_id, content_hash),
         )
+        return cursor.rowcount == 1
 
     def _count(self, outcome: Outcome, row: sqlite3.Row) -> None:
         # A label's values must be few, whatever a site calls its types.

@@ -48,7 +48,7 @@ class CascadeClassifier:
 
     async def classify(self, item: Item) -> Verdict:
         """Judge one item. Raises ClassifierUnavailable or AnswerInvalid."""
-        evidence = rules.examine(item)
+        evidence = await rules.examine_aside(item)
         if not rules.has_content(item):
             return rules.verdict(evidence, self._rules_threshold)
         verdict = await self._models[0].judge(item, evidence)

@@ -69,7 +69,9 @@ class OllamaModel:
         """
         for share in SHARES:
             try:
-                return await self._judge_all(self._prompter.prompts(item, evidence, share))
+                # In a thread: cutting a long text takes seconds, in which others must not wait.
+                prompts = await asyncio.to_thread(self._prompter.prompts, item, evidence, share)
+                return await self._judge_all(prompts)
             except _ContextFull:
                 continue
             except ContextTooSmall:

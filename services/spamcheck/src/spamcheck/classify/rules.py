@@ -13,6 +13,7 @@ Everything here is linear in the length of the text, and all of the text is look
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ LITTLE_TEXT_CONFIDENCE = 0.6
 NO_TEXT_CONFIDENCE = 0.5
 LITTLE_TEXT_WORDS = 8
 """Below so many words, and without links, nobody can be sure that something is not spam."""
+LONG_CHARACTERS = 50_000
 SHORT_TEXT_WORDS = 60
 WORDS_FOR_A_WEAK_ONE = 150
 
@@ -98,7 +100,7 @@ class RulesClassifier:
 
     async def classify(self, item: Item) -> Verdict:
         """Judge one item. Raises nothing."""
-        return verdict(examine(item), self._threshold)
+        return verdict(await examine_aside(item), self._threshold)
 
     async def readiness(self) -> Readiness:
         """Always ready."""
@@ -150,6 +152,13 @@ def examine(item: Item) -> Evidence:
         doubt *= 1 - weight
     findings = tuple(Finding(code, round(weights[code], 3)) for code in Indicator if code in weights)
     return Evidence(findings, round(1 - doubt, 4))
+
+
+async def examine_aside(item: Item) -> Evidence:
+    """The same for callers that must not be held up: a long text (half a second a million characters) in a thread."""
+    if item.characters < LONG_CHARACTERS:
+        return examine(item)
+    return await asyncio.to_thread(examine, item)
 
 
 def _findings(item: Item) -> Iterator[tuple[Indicator, float]]:
