@@ -790,6 +790,8 @@ def test_a_fault_is_named_and_the_server_is_seen_to(row: Row, tmp_path: Path, mo
     with everything_logged() as logged, Scene(tmp_path, row.spec, monkeypatch, **row.cloud) as scene:
         row.arrange(scene)
         told = scene.run()
+        scene.undo()
+        scene.clock.sleep(3600)  # what was on its way has come
         ended_as = scene.ends
         secrets = [scene.cloud.application_credential_secret, scene.settings.get("api_key", API_KEY)]
         if "credential" in scene.settings:

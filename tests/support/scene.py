@@ -21,7 +21,7 @@ from spamops.progress import PlainWatcher
 from spamops.sandbox.cloud import Credential, Delays, SandboxCloud, ServerSpec
 
 USUAL_DELAYS = Delays(
-    shelve=0.5, shelve_pending=0.5, shelve_upload=4, shelve_offload=0.5, unshelve_schedule=1, unshelve_spawn=8,
+    shelve=0.5, shelve_pending=0.5, shelve_upload=4, shelve_offload=4, unshelve_schedule=1, unshelve_spawn=8,
     build=5, start=3, stop=3, reboot=4, pause=1, suspend=2,
 )  # fmt: skip
 """Seconds on the way, in which every state is seen; with a fake clock they cost nothing but looks."""

@@ -85,9 +85,10 @@ class TemporalServer:
         until(self._answers, what="Temporal dev server")
 
     def _answers(self) -> bool:
-        with socket.socket() as probe:
-            probe.settimeout(0.2)
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+        """The port is open before the server can do anything: ask for the namespace."""
+        executable = Path(sys.executable).with_name("temporal")
+        command = [str(executable), "operator", "namespace", "describe", "default", "--address", self.address]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
     def kill(self) -> None:
         if self.process is not None:

@@ -191,17 +191,18 @@ async def test_a_moderators_decision_while_in_work_is_not_overwritten(bench: Any
 
 async def test_a_decision_while_waiting_in_the_queue_is_seen_before_a_model_is_asked(bench: Any) -> None:
     async with bench(parallelism=1) as parts:
-        for number in range(4):
+        for number in range(12):
             parts.source.add(f"{number}")
 
-        async def classify(item: Item) -> None:
-            parts.source.items.pop("3", None)
-            await asyncio.sleep(0.05)
+        async def classify(_item: Item) -> None:
+            parts.source.items.pop("11", None)
+            # One at a time, so the second batch has this long to arrive before the last item's turn comes.
+            await asyncio.sleep(0.2)
 
         parts.classifier.on_classify = classify
         summary = await parts.run()
-        assert (summary.checked, summary.superseded) == (3, 1)
-        assert parts.classifier.tries["3"] == 0
+        assert (summary.checked, summary.superseded) == (11, 1)
+        assert parts.classifier.tries["11"] == 0
 
 
 async def test_an_item_that_reappears_after_a_decision_is_taken_up_again(bench: Any) -> None:
