@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import sys
 
 from rich.console import Console
@@ -20,6 +21,7 @@ def main() -> int:
     """Measure, print, judge."""
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("benches", nargs="*", metavar="BENCH", help=f"of {', '.join(BENCHES)}; all when none is named")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended too
     chosen = parser.parse_args().benches or list(BENCHES)
     for name in chosen:
         if name not in BENCHES:

@@ -63,6 +63,7 @@ class Row:
     spec: ServerSpec = field(default_factory=ServerSpec)
     arrange: Arrange = lambda _: None
     cloud: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
     recorded: bool = True
     costs: bool = False
 
@@ -213,7 +214,13 @@ ordered(
     fault=ServerFault(Failure.STUCK, task_state="spawning"),
 )
 ordered("the snapshot fails, once", 0, "Nova accepted 'shelve' and failed", fault=ServerFault(Failure.SNAPSHOT_FAILS))
-ordered("the snapshot fails ten times", 0, "(try 10)", fault=ServerFault(Failure.SNAPSHOT_FAILS, 10))
+ordered(
+    "the snapshot fails ten times",
+    0,
+    "(try 10)",
+    fault=ServerFault(Failure.SNAPSHOT_FAILS, 10),
+    settings={"shelve_seconds": 900},
+)
 ordered(
     "the snapshot fails always",
     7,
@@ -229,6 +236,7 @@ ordered(
     "still ACTIVE (shelving_image_uploading) after 900 s",
     ends="ACTIVE",
     fault=ServerFault(Failure.STUCK, task_state="shelving_image_uploading"),
+    settings={"shelve_seconds": 900},
 )
 row("a cloud that never offloads", 0, "server SHELVED", ends="SHELVED", at="SHELVED", cloud={"shelved_offload": False})
 
@@ -378,11 +386,11 @@ def _(scene: Scene) -> None:
 
 @arranged("unshelving is answered with 500, and begins when the run has given up", 4, "asking for unshelve")
 def _(scene: Scene) -> None:
-    scene.settings["unshelve_seconds"] = 20
+    scene.settings["unshelve_seconds"] = 16
     scene.cloud.order(
         HttpFault(path=ACTIONS, action="unshelve", times=None, for_seconds=60, status=500, body=faults.compute_fault())
     )
-    scene.clock.at(22, lambda: scene.cloud.act(scene.server_id, "unshelve"))
+    scene.clock.at(18, lambda: scene.cloud.act(scene.server_id, "unshelve"))
 
 
 @arranged("the cloud's API is down when the run begins, for a minute", 0, "looking at the server")
@@ -403,6 +411,7 @@ def cloud_goes_down(scene: Scene) -> None:
 
 @arranged("the cloud's API is down for ten minutes when the server is to be shelved", 0, "looking at the server")
 def _(scene: Scene) -> None:
+    scene.settings["shelve_seconds"] = 900
     cloud_goes_down(scene)
     scene.clock.at(700, scene.cloud.api_up)
 
@@ -788,6 +797,7 @@ def everything_logged() -> Iterator[Records]:
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.what)
 def test_a_fault_is_named_and_the_server_is_seen_to(row: Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with everything_logged() as logged, Scene(tmp_path, row.spec, monkeypatch, **row.cloud) as scene:
+        scene.settings |= row.settings
         row.arrange(scene)
         told = scene.run()
         scene.undo()

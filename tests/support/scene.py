@@ -81,12 +81,11 @@ class Scene:
         self.clock = FakeClock()
         self.checker = FakeChecker(clock=self.clock, on=False)
         self.spec = spec or ServerSpec()
-        self.cloud = SandboxCloud(
-            [self.spec],
-            **{"clock": self.clock, "delays": USUAL_DELAYS, "on_power": self.checker.power} | cloud,
-        )
+        usual: dict[str, Any] = {"clock": self.clock, "delays": USUAL_DELAYS, "on_power": self.checker.power}
+        self.cloud = SandboxCloud([self.spec], **usual | cloud)
         self.server_id = self.spec.id
-        self.settings: dict[str, Any] = {"server": self.server_id}
+        # Shorter than the default of 900 s: every poll until then is a real call.
+        self.settings: dict[str, Any] = {"server": self.server_id, "shelve_seconds": 200}
         self.options = cycle.Options()
         self.stream = io.StringIO()
         self.watcher: Any = PlainWatcher(self.stream)

@@ -93,6 +93,8 @@ class CheckerProcesses:
             temporal = [
                 self._temporal, "server", "start-dev", "--headless", "--ip", "127.0.0.1", "--port", str(self._temporal_port),
                 "--db-filename", str(self._folder / "temporal.db"), "--log-level", "error",
+                # Survives the death of a process, not a power cut; a sandbox need not, and it is twice as fast.
+                "--sqlite-pragma", "synchronous=0",
             ]  # fmt: skip
             for name, command in (
                 ("temporal", temporal),
