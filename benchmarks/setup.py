@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from spamops.sandbox.ollama import SandboxOllama
 
+from spamops.sandbox.ollama import SandboxOllama
 from spamops.sandbox.transitions import Delays
 from spamops.sandbox.world import World
 
@@ -44,8 +44,10 @@ def model_stand_in() -> Iterator[dict[str, str]]:
             "CLASSIFIER": "cascade",
             "OLLAMA_URL": ollama.url,
             "OLLAMA_DEFAULT_MODEL": MODEL,
-            "OLLAMA_SECOND_MODEL": "",
+            "OLLAMA_SECOND_MODEL": "none",
             "OLLAMA_NUM_PARALLEL": str(SERVED_AT_ONCE),
+            # Room for the longest item in one call: the stand-in takes its time for each call, however long the text.
+            "OLLAMA_CONTEXT_TOKENS": "131072",
         }
     finally:
         ollama.stop()

@@ -40,6 +40,8 @@ CLOUD_SPEC: dict[str, Any] = {
     },
 }
 RUN_SPEC: dict[str, Any] = {"run": {"type": "int"}, "state_dir": {"type": "path"}}
+RESULTS = frozenset({"wake", "check", "shelved"})
+"""Options that hold what other tasks returned, reports of thousands of verdicts among it: too long for the system's log."""
 
 
 class ControllerModule(AnsibleModule):
@@ -51,7 +53,10 @@ class ControllerModule(AnsibleModule):
         cloud = self.params.get("cloud")
         if isinstance(cloud, dict):
             self.no_log_values.update(_texts(cloud.get("auth")))
+        whole = self.params
+        self.params = {name: value for name, value in whole.items() if name not in RESULTS}
         super()._log_invocation()
+        self.params = whole
 
     def require_spamops(self) -> None:
         """Fail with the usual words where the package, or something that it needs, is missing."""

@@ -142,7 +142,7 @@ def connect(**arguments: Any) -> Any:
         return openstack.connect(app_name="spamops", load_yaml_config=True, load_envvars=True, **arguments)
     except (sdk_errors.ConfigException, sdk_errors.SDKException, keystone_errors.ClientException, TypeError) as error:
         raise CloudRefused(
-            f"no way to log in to the cloud: {_words(error)}. Name a cloud of clouds.yaml, set OS_*, or give an"
+            f"no way to log in to the cloud: {_words(error).rstrip('.')}. Name a cloud of clouds.yaml, set OS_*, or give an"
             " application credential and auth_url"
         ) from error
 

@@ -30,12 +30,12 @@ EXIT_CODES: dict[ExitCode, str] = {
     ExitCode.FAULTY_SETTINGS: "faulty settings or arguments; nothing was touched",
     ExitCode.RUN_ACTIVE: "another run of the same server is active; nothing was touched",
     ExitCode.SERVER_NOT_WOKEN: "the server could not be woken",
-    ExitCode.CHECKER_FAILED: "the checker failed; the server is shelved",
+    ExitCode.CHECKER_FAILED: "the checker failed; the server is shelved, unless it was to be left on",
     ExitCode.ITEMS_FAILED: "done, but some items failed",
     ExitCode.SERVER_NOT_SHELVED: "THE SERVER IS NOT SHELVED and costs money: see to it now",
     ExitCode.HISTORY_NOT_WRITTEN: "done, but the history could not be written",
-    ExitCode.INTERRUPTED: "ended by SIGINT (Ctrl-C); the server is shelved",
-    ExitCode.TERMINATED: "ended by SIGTERM; the server is shelved",
+    ExitCode.INTERRUPTED: "ended by SIGINT (Ctrl-C); the server is shelved, unless it was to be left on",
+    ExitCode.TERMINATED: "ended by SIGTERM; the server is shelved, unless it was to be left on",
 }
 """One line for each code, for --help and the documentation."""
 

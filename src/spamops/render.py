@@ -71,14 +71,16 @@ def summary(values: Mapping[str, Any], console: Console) -> None:
 def history(runs: Iterable[Mapping[str, Any]], console: Console) -> None:
     """A line a run."""
     table = Table()
-    for heading in ("run", "started (UTC)", "server", "outcome"):
-        table.add_column(heading, overflow="fold")
+    for heading in ("run", "started (UTC)"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("server", no_wrap=True, max_width=9)
+    table.add_column("outcome", overflow="fold")
     for heading in ("checked", "spam", "failed", "paid s", "SU"):
         table.add_column(heading, justify="right")
     for run in runs:
         table.add_row(
             str(run["id"]),
-            str(run["started_at"])[:19].replace("T", " "),
+            str(run["started_at"])[:16].replace("T", " "),
             Text(run["server"]),
             Text(run["outcome"] or "not ended"),
             *(number(run[key]) for key in ("checked", "spam", "failed", "active_seconds", "service_units")),

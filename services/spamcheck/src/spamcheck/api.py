@@ -167,10 +167,16 @@ async def serve(settings: Settings) -> None:
 def _listener(host: str, port: int) -> socket.socket:
     """A listening socket; port 0 takes a free one."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # The protocol is named, because asyncio sends small answers at once (TCP_NODELAY) only on a socket that names it.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        return socket.create_server((host, port), family=family, backlog=128)
+        listener.bind((host, port))
+        listener.listen(128)
     except OSError as error:
+        listener.close()
         raise CannotListen(f"cannot listen on {host} port {port} ({error.strerror}); set API_HOST, API_PORT") from None
+    return listener
 
 
 def main() -> int:

@@ -66,7 +66,9 @@ class Settings(BaseSettings):
     classifier: Literal["cascade", "rules"] = Field("cascade", description="rules: no model at all")
     ollama_url: HttpUrl = Field(HttpUrl("http://127.0.0.1:11434"), description="Ollama's base address")
     ollama_default_model: str = Field("llama3.2", min_length=1, description="model that answers first")
-    ollama_second_model: str = Field("llama3.1", description="model that decides when the first is unsure; empty: none")
+    ollama_second_model: str = Field(
+        "llama3.1", description="model that decides when the first is unsure; the word none: no second model"
+    )
     ollama_num_parallel: int = Field(1, ge=1, le=64, description="what Ollama serves at once (its OLLAMA_NUM_PARALLEL)")
     ollama_timeout_seconds: float = Field(120, gt=0, description="limit of one chat call")
     ollama_context_tokens: int = Field(8192, ge=2048, description="context length asked for in every call")
@@ -98,6 +100,12 @@ class Settings(BaseSettings):
         if not (key.isascii() and key.isprintable()) or " " in key:
             raise ValueError("must be printable ASCII without blanks, because it travels in an HTTP header")
         return SecretStr(key)
+
+    @field_validator("ollama_second_model")
+    @classmethod
+    def _none_is_none(cls, value: str) -> str:
+        # A word, because an empty variable counts as one that is not set.
+        return "" if value.strip().lower() == "none" else value.strip()
 
     @field_validator("payload_key")
     @classmethod

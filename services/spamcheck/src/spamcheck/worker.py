@@ -66,7 +66,8 @@ def build_worker(client: Client, activities: Activities, settings: Settings) -> 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Work until `stop` is set.
 
-    Raises SettingsError, JournalError, SourceError for a faulty address of the site, and whatever ends a worker for good (a namespace that does not exist, say).
+    Raises SettingsError, JournalError, SourceError for a faulty address of the site, and whatever ends a worker for good
+    (a namespace that does not exist, say).
     """
     try:
         source, classifier = sources.build(settings), classify.build(settings)

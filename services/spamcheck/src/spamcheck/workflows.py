@@ -30,9 +30,10 @@ class _RunEnds(Exception):
 class CheckSpamWorkflow:
     """Check everything that the site has scheduled.
 
-    Items wait in a queue; AHEAD times `items_at_once` are in work, of which a worker classifies `items_at_once`. A new batch is read before the queue runs dry, so that nothing
-    idles between rounds, and replaces it: what is no longer scheduled falls out. The run ends when a batch that was read
-    with nothing in work holds nothing new; an empty batch is no proof, because records of other types take up places.
+    Items wait in a queue; AHEAD times `items_at_once` are in work, of which a worker classifies `items_at_once`. A new
+    batch is read before the queue runs dry, so that nothing idles between rounds, and replaces it: what is no longer
+    scheduled falls out. The run ends when a batch that was read with nothing in work holds nothing new; an empty batch is
+    no proof, because records of other types take up places.
     """
 
     @workflow.init
