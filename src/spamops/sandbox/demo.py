@@ -45,17 +45,17 @@ def run(*, playbook: Path, items: int, seed: int, as_json: bool, keep: bool) -> 
         return int(ExitCode.FAULTY_SETTINGS)
     demo = _Demo(world, ansible, playbook)
     with SignalGate(lambda: print("demo: ending; please wait", file=sys.stderr)) as gate:
-        error = gate.run(demo.work)
+        ended_by = gate.run(demo.work)
         demo.clean_up()
     if keep:
         print(f"demo: its files are kept in {folder}", file=sys.stderr)
     else:
         shutil.rmtree(folder, ignore_errors=True)
-    if isinstance(error, Interrupted):
+    if isinstance(ended_by, Interrupted):
         print("demo: interrupted; nothing is left running", file=sys.stderr)
-        return int(error.exit_code)
-    if error is not None:
-        raise error
+        return int(ended_by.exit_code)
+    if ended_by is not None:
+        raise ended_by
     return demo.show(as_json)
 
 
