@@ -135,11 +135,15 @@ TASK_LEADS_TO = {
 def connect(**arguments: Any) -> Any:
     """A connection of openstacksdk, from the arguments of `openstack.connect`, clouds.yaml and OS_*.
 
-    Raises CloudRefused where there is nothing to log in with. Nothing is sent yet.
+    A whole credential given here (`auth`, and no `cloud`) is not mixed with what clouds.yaml or the environment say of
+    another cloud. Raises CloudRefused where there is nothing to log in with. Nothing is sent yet.
     """
     arguments.setdefault("api_timeout", API_SECONDS)
+    look_around = "auth" not in arguments or "cloud" in arguments
     try:
-        return openstack.connect(app_name="spamops", load_yaml_config=True, load_envvars=True, **arguments)
+        return openstack.connect(
+            app_name="spamops", load_yaml_config=look_around, load_envvars=look_around, **arguments
+        )
     except (sdk_errors.ConfigException, sdk_errors.SDKException, keystone_errors.ClientException, TypeError) as error:
         raise CloudRefused(
             f"no way to log in to the cloud: {_words(error).rstrip('.')}. Name a cloud of clouds.yaml, set OS_*, or give an"

@@ -214,3 +214,19 @@ def test_what_a_person_began_is_left_to_that_person(cloud: SandboxCloud, make: M
 def test_nothing_to_log_in_with_is_said_in_plain_words() -> None:
     with pytest.raises(CloudRefused, match="no way to log in to the cloud"):
         connect(cloud="nowhere")
+
+
+def test_a_credential_given_here_is_not_mixed_with_another_cloud_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with SandboxCloud() as cloud:
+        monkeypatch.setenv("OS_CLOUD", "no-such-cloud")
+        monkeypatch.setenv("OS_PROJECT_NAME", "somebody-elses")
+        monkeypatch.setenv("OS_USERNAME", "somebody")
+        auth = {
+            "auth_url": cloud.auth_url,
+            "application_credential_id": cloud.application_credential_id,
+            "application_credential_secret": cloud.application_credential_secret,
+        }
+        connection = connect(auth_type="v3applicationcredential", auth=auth)
+        assert Server(connection, "spamcheck").look().status == "SHELVED_OFFLOADED"

@@ -37,23 +37,22 @@ def run(*, playbook: Path, items: int, seed: int, as_json: bool, keep: bool) -> 
         print(f"demo: {what} was not found; run scripts/demo in a checkout", file=sys.stderr)
         return int(ExitCode.FAULTY_SETTINGS)
     folder = Path(tempfile.mkdtemp(prefix="spamops-demo-"))
+    demo = _Demo(folder, ansible, playbook, items=items, seed=seed)
     try:
-        world = World(folder, items=items, seed=seed)
-    except MissingPart as error:
-        shutil.rmtree(folder, ignore_errors=True)
-        print(f"demo: {error}", file=sys.stderr)
-        return int(ExitCode.FAULTY_SETTINGS)
-    demo = _Demo(world, ansible, playbook)
-    with SignalGate(lambda: print("demo: ending; please wait", file=sys.stderr)) as gate:
-        ended_by = gate.run(demo.work)
-        demo.clean_up()
-    if keep:
-        print(f"demo: its files are kept in {folder}", file=sys.stderr)
-    else:
-        shutil.rmtree(folder, ignore_errors=True)
+        with SignalGate(lambda: print("demo: ending; please wait", file=sys.stderr)) as gate:
+            ended_by = gate.run(demo.work)
+            demo.clean_up()
+    finally:
+        if keep:
+            print(f"demo: its files are kept in {folder}", file=sys.stderr)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
     if isinstance(ended_by, Interrupted):
         print("demo: interrupted; nothing is left running", file=sys.stderr)
         return int(ended_by.exit_code)
+    if isinstance(ended_by, MissingPart):
+        print(f"demo: {ended_by}", file=sys.stderr)
+        return int(ExitCode.FAULTY_SETTINGS)
     if ended_by is not None:
         raise ended_by
     return demo.show(as_json)
@@ -65,8 +64,11 @@ def _ansible_playbook() -> str | None:
 
 
 class _Demo:
-    def __init__(self, world: World, ansible: str, playbook: Path) -> None:
-        self.world = world
+    def __init__(self, folder: Path, ansible: str, playbook: Path, *, items: int, seed: int) -> None:
+        self.folder = folder
+        self.items = items
+        self.seed = seed
+        self.world: World | None = None
         self.ansible = ansible
         self.playbook = playbook
         self.watcher = progress.PlainWatcher()
@@ -76,12 +78,12 @@ class _Demo:
         self._over = threading.Event()
 
     def work(self) -> None:
-        world = self.world
+        world = self.world = World(self.folder, items=self.items, seed=self.seed)
         scheduled = len(world.site.store.scheduled())
         self.watcher.note(f"an embedded cloud with one server, an embedded site with {scheduled} scheduled items")
         self.watcher.note("classifier: rules (no model); on a real server Ollama's models decide")
         world.start()
-        observer = threading.Thread(target=self._observe, daemon=True)
+        observer = threading.Thread(target=self._observe, args=(world,), daemon=True)
         observer.start()
         self.process = subprocess.Popen(
             [self.ansible, "-i", str(self.playbook.parent.parent / "inventories" / "sandbox"), str(self.playbook)],
@@ -129,6 +131,8 @@ class _Demo:
             except subprocess.TimeoutExpired:
                 os.killpg(self.process.pid, signal.SIGKILL)
                 self.process.wait()
+        if self.world is None:
+            return
         deadline = time.monotonic() + END_SECONDS
         while lock.holder(self.world.state_dir, self.world.server_id) is not None and time.monotonic() < deadline:
             time.sleep(LOOK_SECONDS)
@@ -144,19 +148,19 @@ class _Demo:
             print(f"The site had {before} scheduled items and has {after}.")
         return int(self.result["exit_code"])
 
-    def _observe(self) -> None:
+    def _observe(self, world: World) -> None:
         """Tell what the cloud and the site go through, as a person with two more windows would see it."""
         seen = 0
         counted_at, counted = time.monotonic(), -1
         while not self._over.wait(LOOK_SECONDS):
-            history = self.world.cloud.history(self.world.server_id)
+            history = world.cloud.history(world.server_id)
             for _, status, task_state in history[seen:]:
                 told = f"{status} ({task_state})" if task_state else status
                 self.watcher.note(f"server {SERVER_NAME}: {told}")
             seen = len(history)
             if time.monotonic() - counted_at >= COUNT_SECONDS:
                 counted_at = time.monotonic()
-                scheduled = len(self.world.site.store.scheduled())
+                scheduled = len(world.site.store.scheduled())
                 if scheduled != counted and counted != -1:
                     self.watcher.note(f"site: {scheduled} items still scheduled")
                 counted = scheduled
