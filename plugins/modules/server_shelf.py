@@ -136,7 +136,7 @@ from ansible_collections.comses.spamops.plugins.module_utils.controller import (
 )
 
 with contextlib.suppress(ImportError):
-    from spamops import cloud
+    from spamops import cloud, limits
     from spamops.errors import ServerMissing, SpamopsError
 
 
@@ -156,7 +156,7 @@ def main() -> None:
     module.require_spamops()
     parameters = module.params
     goal = cloud.GOALS[parameters["state"]]
-    default = cloud.UNSHELVE_SECONDS if goal is cloud.ACTIVE else cloud.SHELVE_SECONDS
+    default = limits.UNSHELVE_SECONDS if goal is cloud.ACTIVE else limits.SHELVE_SECONDS
     clock = run_clock(parameters)
     notes: list[str] = []
     steps: dict[str, float] = {}

@@ -42,8 +42,10 @@ extends_documentation_fragment:
   - comses.spamops.cloud.run
 attributes:
   check_mode:
-    description: Looks whether the checker is ready, and starts nothing.
-    support: full
+    description:
+      - Looks whether the checker is ready, and starts nothing. What is scheduled is known to the site alone, so a change is
+        always predicted, and no difference shown.
+    support: partial
   diff_mode:
     description: Shows the counts of the check.
     support: full
@@ -136,7 +138,7 @@ from ansible_collections.comses.spamops.plugins.module_utils.controller import (
 with contextlib.suppress(ImportError):
     from spamops import settings, summary
     from spamops.attached import RunClock
-    from spamops.checker import Checker
+    from spamops.checker import Checker, WorkflowStatus
     from spamops.errors import CheckerError, ExitCode, SpamopsError
 
 
@@ -158,8 +160,9 @@ def main() -> None:
     parameters = module.params
     try:
         key = settings.usable_key(parameters["api_key"])
+        settings.require_no_userinfo(parameters["url"])
     except ValueError as error:
-        module.fail_json(msg=f"api_key {error}", exit_code=int(ExitCode.FAULTY_SETTINGS))
+        module.fail_json(msg=f"url or api_key {error}", exit_code=int(ExitCode.FAULTY_SETTINGS))
     notes: list[str] = []
     facts: dict[str, Any] = {"notes": notes, "steps": {}}
     clock = run_clock(parameters)
@@ -188,20 +191,29 @@ def _check(checker: Checker, clock: RunClock, parameters: dict[str, Any], facts:
     clock.check()
     with timed(steps, "check", clock):
         facts["workflow_id"] = workflow_id = checker.start()
-        status = checker.wait_for_end(workflow_id, parameters["timeout"], parameters["status_grace"])
-    facts |= {"workflow_status": status.status, "progress": status.progress}
+        try:
+            status = checker.wait_for_end(workflow_id, parameters["timeout"], parameters["status_grace"])
+        except CheckerError:
+            # Cut off: what was done until now is on the server alone, which is about to go away.
+            _add_facts(facts, checker.last, checker.last_report(workflow_id))
+            raise
     report = None
     with timed(steps, "report", clock):
         try:
             report = checker.report(workflow_id)
         except CheckerError as error:
             facts["notes"].append(f"warning: {error}")
+    _add_facts(facts, status, report)
+    summary.require_completed(workflow_id, status, report)
+
+
+def _add_facts(facts: dict[str, Any], status: WorkflowStatus, report: dict[str, Any] | None) -> None:
+    facts |= {"workflow_status": status.status, "progress": status.progress}
     counted = summary.Summary(server="")
     summary.add_check(counted, status.status, status.progress, report)
     # Below a name of their own: a `failed` at the top would be the task's, and a count above 0 its failure.
     facts["counts"] = {name: getattr(counted, name) for name in ("checked", "spam", "not_spam", "failed")}
     facts["report"] = report or {}
-    summary.require_completed(workflow_id, status, report)
 
 
 if __name__ == "__main__":

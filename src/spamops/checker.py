@@ -16,13 +16,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .clock import Clock, RealClock
 from .errors import CheckerError
+from .limits import API_SECONDS, CHECK_SECONDS, READY_SECONDS, STATUS_GRACE_SECONDS
 from .text import one_line
-
-READY_SECONDS = 300.0
-CHECK_SECONDS = 3600.0
-STATUS_GRACE_SECONDS = 120.0
-CALL_SECONDS = 30.0
-"""Limits by default, in seconds."""
 
 TERMINAL = frozenset({"COMPLETED", "FAILED", "CANCELED", "TERMINATED", "TIMED_OUT"})
 """Temporal's statuses that a workflow does not leave."""
@@ -33,6 +28,8 @@ LONG_POLL_SECONDS = 2.0
 PLAIN_POLL_SECONDS = 2.0
 """Pause between status calls to a checker without long polls."""
 READY_POLL_SECONDS = 0.25
+LEAST_CALL_SECONDS = 0.5
+LAST_REPORT_SECONDS = 5.0
 START_TRIES = 4
 REPORT_TRIES = 4
 RETRY_SECONDS = 2.0
@@ -98,13 +95,15 @@ class Checker:
         base_url: str,
         api_key: str,
         *,
-        call_seconds: float = CALL_SECONDS,
+        call_seconds: float = API_SECONDS,
         clock: Clock | None = None,
         on_note: Callable[[str], None] | None = None,
     ) -> None:
         self._base = base_url.rstrip("/")
         self._clock = clock or RealClock()
         self._note = on_note or (lambda _: None)
+        self._call_seconds = call_seconds
+        self.last = WorkflowStatus("RUNNING")
         self._client = httpx.Client(
             headers={"X-API-Key": api_key, "Accept": "application/json"},
             timeout=httpx.Timeout(call_seconds, connect=min(5.0, call_seconds)),
@@ -124,7 +123,7 @@ class Checker:
         deadline = self._clock.monotonic() + limit
         told = ""
         while True:
-            evidence = self.readiness()
+            evidence = self.readiness(deadline - self._clock.monotonic())
             if evidence is None:
                 return
             if evidence != told:
@@ -134,13 +133,15 @@ class Checker:
                 raise CheckerError(f"the checker at {self._base} was not ready within {limit:g} s; at last: {evidence}")
             self._clock.sleep(READY_POLL_SECONDS)
 
-    def readiness(self) -> str | None:
-        """None when the checker is ready, otherwise why it is not.
+    def readiness(self, limit: float = API_SECONDS) -> str | None:
+        """None when the checker is ready, otherwise why it is not; asked for at most `limit` seconds.
 
         Raises CheckerError where waiting does not help.
         """
         try:
-            answer = self._client.get(f"{self._base}/ok")
+            answer = self._client.get(
+                f"{self._base}/ok", timeout=max(LEAST_CALL_SECONDS, min(limit, self._call_seconds))
+            )
         except httpx.HTTPError as error:
             return _transport(error)
         if answer.status_code == 401:
@@ -197,7 +198,8 @@ class Checker:
         progress = body.get("progress")
         counts = {str(k): v for k, v in progress.items() if isinstance(v, int)} if isinstance(progress, dict) else {}
         reason = body.get("reason")
-        return WorkflowStatus(status, one_line(str(reason)) if reason else None, counts)
+        self.last = WorkflowStatus(status, one_line(str(reason)) if reason else None, counts)
+        return self.last
 
     def wait_for_end(
         self,
@@ -238,14 +240,28 @@ class Checker:
             # A checker with long polls has waited already; any other is asked again after a pause.
             self._clock.sleep(max(0.0, min(PLAIN_POLL_SECONDS - (now - asked_at), deadline - now)))
 
-    def report(self, workflow_id: str) -> dict[str, Any] | None:
-        """The run's report; None where the checker has none to give (an extension).
+    def last_report(self, workflow_id: str) -> dict[str, Any] | None:
+        """What the checker can tell of a run that is being cut off: one quick try. Raises no Exception."""
+        try:
+            return self.report(workflow_id, tries=1, limit=LAST_REPORT_SECONDS)
+        except CheckerError as error:
+            self._note(f"{error}")
+            return None
+
+    def report(
+        self, workflow_id: str, *, tries: int = REPORT_TRIES, limit: float = API_SECONDS
+    ) -> dict[str, Any] | None:
+        """The run's report; None where the checker has none to give (an extension). `limit` of a call, in seconds.
 
         Raises CheckerError.
         """
-        for attempt in range(1, REPORT_TRIES + 1):
+        for attempt in range(1, tries + 1):
             try:
-                answer = self._client.get(f"{self._base}/report", params={"workflow_id": workflow_id})
+                answer = self._client.get(
+                    f"{self._base}/report",
+                    params={"workflow_id": workflow_id},
+                    timeout=min(limit, self._call_seconds),
+                )
             except httpx.HTTPError as error:
                 evidence = _transport(error)
             else:
@@ -255,7 +271,7 @@ class Checker:
                 if answer.status_code == 200 and body is not None:
                     return _checked_report(workflow_id, body)
                 evidence = f"{answer.status_code} {_excerpt(answer)}"
-            if attempt < REPORT_TRIES:
+            if attempt < tries:
                 self._clock.sleep(RETRY_SECONDS)
         raise CheckerError(f"the report of {workflow_id} could not be fetched: {evidence}")
 

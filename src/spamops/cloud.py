@@ -18,6 +18,7 @@ from keystoneauth1 import exceptions as keystone_errors
 from openstack import exceptions as sdk_errors
 
 from .clock import Clock, RealClock
+from .cloud_faults import Retry, name_fault, status_of, words_of
 from .errors import (
     ActionFailed,
     CloudError,
@@ -30,26 +31,16 @@ from .errors import (
     TooSlow,
     UnsuitableState,
 )
+from .limits import API_SECONDS
 from .text import one_line
 
 T = TypeVar("T")
-
-UNSHELVE_SECONDS = 300.0
-SHELVE_SECONDS = 900.0
-API_SECONDS = 30.0
-"""Limits by default, in seconds: to become ACTIVE, to be shelved, of a single call."""
 
 FIRST_POLL_SECONDS = 0.1
 LONGEST_POLL_SECONDS = 3.0
 POLL_GROWTH = 1.5
 """A look at the server every 0.1 s at first, then ever more slowly: a quick cloud costs no paid waiting, a slow one no load."""
 
-FIRST_RETRY_SECONDS = 1.0
-LONGEST_RETRY_SECONDS = 30.0
-"""Pause after an answer that calls for another try; doubled each time."""
-
-REFUSALS_BELIEVED = 3
-"""So many 401 in a row are believed; Keystone answers one or two while it restarts."""
 
 FALLBACK_GRACE_SECONDS = 5.0
 """How long an accepted action may leave the server as it was, with nothing in the action log, before it counts as failed."""
@@ -146,7 +137,7 @@ def connect(**arguments: Any) -> Any:
         )
     except (sdk_errors.ConfigException, sdk_errors.SDKException, keystone_errors.ClientException, TypeError) as error:
         raise CloudRefused(
-            f"no way to log in to the cloud: {_words(error).rstrip('.')}. Name a cloud of clouds.yaml, set OS_*, or give an"
+            f"no way to log in to the cloud: {words_of(error).rstrip('.')}. Name a cloud of clouds.yaml, set OS_*, or give an"
             " application credential and auth_url"
         ) from error
 
@@ -255,11 +246,11 @@ class Server:
     # What follows is shared with _Move: one look, one action, one read of the action log, each with its faults named.
 
     def _look(self, deadline: float) -> Observed:
-        retry = _Retry(self._clock, deadline, self._on_note)
+        retry = Retry(self._clock, deadline, self._on_note)
         while True:
             try:
                 server = self._get()
-            except Exception as error:  # noqa: BLE001 - named, or raised again, in _Retry
+            except Exception as error:  # noqa: BLE001 - named, or raised again, in Retry
                 retry.after(error, "looking at the server")
                 continue
             self._fault = server.fault
@@ -314,7 +305,7 @@ class Server:
         try:
             getattr(compute, f"{action}_server")(self.id)
         except BaseException as error:
-            refused = 400 <= (_status(error) or 0) < 500
+            refused = 400 <= (status_of(error) or 0) < 500
             self._unanswered_at = None if refused else self._clock.monotonic()
             raise
         self._unanswered_at = None
@@ -352,8 +343,8 @@ class _Move:
         self._limit = limit
         self._clock = clock
         self._note = note
-        self._retry = _Retry(clock, deadline, note)
-        self._failure_retry = _Retry(clock, deadline, note)
+        self._retry = Retry(clock, deadline, note)
+        self._failure_retry = Retry(clock, deadline, note)
         self._hindrance = ""
         self._accepted: str | None = None  # the action that Nova took and that has not moved the server yet
         self._accepted_at = 0.0
@@ -410,7 +401,7 @@ class _Move:
             event = self._server._failed_event(action)
         except Exception as error:  # noqa: BLE001 - the log is evidence, not needed: an access rule may forbid it
             event = None
-            evidence = f"the action log could not be read ({_words(error)})"
+            evidence = f"the action log could not be read ({words_of(error)})"
         else:
             evidence = "the action log does not say why" if not event else f"event {event}"
         waited = self._clock.monotonic() - self._accepted_at
@@ -426,14 +417,14 @@ class _Move:
     def _ask(self, action: str) -> None:
         try:
             self._server._act(action)
-        except Exception as error:  # noqa: BLE001 - named, or raised again, in _Retry
+        except Exception as error:  # noqa: BLE001 - named, or raised again, in Retry
             if isinstance(error, sdk_errors.ConflictException):
-                if "locked" in _words(error).lower():
+                if "locked" in words_of(error).lower():
                     raise ServerLocked(
                         "the server is locked by an admin of the cloud: ask them to unlock it (openstack server unlock)"
                     ) from None
                 # Somebody else was quicker, or the state moved on between look and action: look again.
-                refusal = f"Nova refuses to {action} the server (409): {_words(error)}"
+                refusal = f"Nova refuses to {action} the server (409): {words_of(error)}"
                 self._hindrance = f"; {refusal}"
                 self._note(f"{refusal}; looking again")
                 self._retry.pause()
@@ -456,103 +447,3 @@ class _Move:
         else:
             why = self._hindrance
         return TooSlow(f"the server is still {now} after {self._limit:g} s, not {self._goal.name}{why}")
-
-
-class _Retry:
-    """Which faults of the API are worth another try, and after how long."""
-
-    def __init__(self, clock: Clock, deadline: float, note: Callable[[str], None]) -> None:
-        self._clock = clock
-        self._deadline = deadline
-        self._note = note
-        self.reset()
-
-    def reset(self) -> None:
-        self._refusals = 0
-        self._next = FIRST_RETRY_SECONDS
-
-    def pause(self, seconds: float | None = None) -> None:
-        """Sleep, doubling each time; never past the deadline."""
-        wanted = self._next if seconds is None else seconds
-        self._next = min(LONGEST_RETRY_SECONDS, self._next * 2)
-        self._clock.sleep(max(0.0, min(wanted, self._deadline - self._clock.monotonic())))
-
-    def after(self, error: Exception, doing: str) -> None:
-        """Return when the call may be tried again.
-
-        Raises the fault under its own name when another try would not help, or the deadline has passed.
-        """
-        named = name_fault(error, doing)
-        if isinstance(named, CloudRefused) and _status(error) == 401:
-            self._refusals += 1
-            if self._refusals >= REFUSALS_BELIEVED:
-                raise named from error
-        elif not isinstance(named, CloudUnavailable):
-            raise named from error
-        if self._clock.monotonic() >= self._deadline:
-            raise named from error
-        self._note(f"{named}; trying again")
-        self.pause(_retry_after(error))
-
-
-def name_fault(error: Exception, doing: str) -> CloudError:
-    """The fault in the operator's words. Unknown kinds of exceptions are raised as they are: they are defects."""
-    if isinstance(error, CloudError):
-        return error
-    status = _status(error)
-    words = _words(error)
-    if status == 401:
-        return CloudRefused(
-            f"the cloud refused the credential while {doing} (401): {words}. The application credential is wrong, expired or"
-            " deleted, or its access rules do not allow this call"
-        )
-    if status == 403 and "quota" in words.lower():
-        return CloudError(
-            f"the project's quota does not allow this while {doing} (403): {words}. Free some, or ask for more"
-        )
-    if status == 403:
-        return CloudRefused(
-            f"the credential is not allowed to do this while {doing} (403): {words}. Roles member and reader are needed"
-        )
-    if status == 404:
-        return CloudRefused(
-            f"the cloud does not know the credential or the address while {doing} (404): {words}. Make a new application"
-            " credential, and check auth_url"
-        )
-    if isinstance(error, keystone_errors.ConnectionError) or (
-        status is not None and (status >= 500 or status in (408, 429))
-    ):
-        return CloudUnavailable(f"the cloud does not answer as it should while {doing}: {words}")
-    if isinstance(error, keystone_errors.ClientException | sdk_errors.SDKException):
-        # Garbage instead of JSON, a proxy's page: passes, as a rule.
-        if isinstance(error, sdk_errors.HttpException) and status is not None:
-            return CloudError(f"the cloud refused a call while {doing} ({status}): {words}")
-        return CloudUnavailable(f"the cloud gave an answer that cannot be read while {doing}: {words}")
-    if isinstance(error, ValueError | TypeError | AttributeError | LookupError):
-        # What the SDK stumbles over when the answer is not JSON, or JSON of another form. Worth another try: giving up on a
-        # server that is on costs money.
-        return CloudUnavailable(f"the cloud gave an answer that cannot be read while {doing} ({type(error).__name__})")
-    raise error
-
-
-def _status(error: BaseException) -> int | None:
-    for name in ("http_status", "status_code"):
-        value = getattr(error, name, None)
-        if isinstance(value, int) and value:
-            return value
-    return None
-
-
-def _retry_after(error: Exception) -> float | None:
-    """Seconds that the answer's Retry-After asks for, at most a minute; None when there is none."""
-    headers = getattr(getattr(error, "response", None), "headers", None) or {}
-    try:
-        return min(60.0, max(0.0, float(headers.get("Retry-After", ""))))
-    except ValueError:
-        return None
-
-
-def _words(error: Exception) -> str:
-    """The error's own text, or its details where it has some."""
-    text = str(getattr(error, "details", None) or getattr(error, "message", None) or error)
-    return one_line(text)

@@ -1,7 +1,7 @@
 """One check run, from lock to shelved: the only place that knows the order of things.
 
 From the moment the server was first seen, it is shelved again whatever happens: success, failure, time-out, a signal, a
-full disk. Only a controller that dies outright (SIGKILL, power) leaves that to the reaper.
+full disk. Only a controller that dies outright (SIGKILL, power) cannot: the next run shelves the server.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from .errors import (
     ExitCode,
     Interrupted,
     LedgerError,
+    RunActive,
     ServerMissing,
     SettingsError,
     SpamopsError,
@@ -130,6 +131,7 @@ class _Run:
     row: int = 0
     server: Server | None = None
     report: dict[str, Any] | None = None
+    id_lock: ServerLock | None = None
     summary: Summary = field(init=False)
 
     def __post_init__(self) -> None:
@@ -153,6 +155,8 @@ class _Run:
                 self._conclude(ended_by, not_shelved)
         finally:
             lock.release()
+            if self.id_lock is not None:
+                self.id_lock.release()
         return self.summary
 
     def _work(self) -> None:
@@ -169,6 +173,8 @@ class _Run:
                     on_change=self.watcher.server,
                     on_note=self.watcher.note,
                 )
+                self.server.look(self.settings.unshelve_seconds)
+                self._lock_id(self.server)
                 self.server.bring_to(ACTIVE, self.settings.unshelve_seconds)
         checker = Checker(
             self.settings.checker_base,
@@ -182,14 +188,34 @@ class _Run:
         finally:
             checker.close()
 
+    def _lock_id(self, server: Server) -> None:
+        """Lock the id too where the server was given by its name: another run may have been given the id.
+
+        Raises RunActive, and makes sure that this run does not shelve the other's server.
+        """
+        if server.id is None or server.id == self.settings.server:
+            return
+        try:
+            self.id_lock = ServerLock(self.settings.state_dir, server.id)
+            self.id_lock.acquire()
+        except RunActive:
+            self.server = None
+            raise
+
     def _check(self, checker: Checker) -> None:
         with self._step("ready", "waiting for the checker"):
             checker.wait_until_ready(self.settings.ready_seconds)
         with self._step("check", "checking"):
             self.summary.workflow_id = workflow_id = checker.start()
-            status = checker.wait_for_end(
-                workflow_id, self.settings.check_seconds, self.settings.status_grace_seconds, self.watcher.checking
-            )
+            try:
+                status = checker.wait_for_end(
+                    workflow_id, self.settings.check_seconds, self.settings.status_grace_seconds, self.watcher.checking
+                )
+            except BaseException:
+                # Cut off: what was done until now is on the server alone, which is about to go away.
+                self.report = checker.last_report(workflow_id)
+                add_check(self.summary, checker.last.status, checker.last.progress, self.report)
+                raise
         with self._step("report", "fetching the report"):
             try:
                 self.report = checker.report(workflow_id)

@@ -29,11 +29,11 @@ EXIT_CODES: dict[ExitCode, str] = {
     ExitCode.UNEXPECTED: "something unexpected: a defect, please report it",
     ExitCode.FAULTY_SETTINGS: "faulty settings or arguments; nothing was touched",
     ExitCode.RUN_ACTIVE: "another run of the same server is active; nothing was touched",
-    ExitCode.SERVER_NOT_WOKEN: "the server could not be woken",
+    ExitCode.SERVER_NOT_WOKEN: "the server could not be woken, or the cloud not be asked",
     ExitCode.CHECKER_FAILED: "the checker failed; the server is shelved, unless it was to be left on",
     ExitCode.ITEMS_FAILED: "done, but some items failed",
     ExitCode.SERVER_NOT_SHELVED: "THE SERVER IS NOT SHELVED and costs money: see to it now",
-    ExitCode.HISTORY_NOT_WRITTEN: "done, but the history could not be written",
+    ExitCode.HISTORY_NOT_WRITTEN: "done, but the history could not be written (or, to look back: read)",
     ExitCode.INTERRUPTED: "ended by SIGINT (Ctrl-C); the server is shelved, unless it was to be left on",
     ExitCode.TERMINATED: "ended by SIGTERM; the server is shelved, unless it was to be left on",
 }
@@ -110,12 +110,6 @@ class CheckerError(SpamopsError):
     """The checker refused, failed, or did not end in time."""
 
     exit_code = ExitCode.CHECKER_FAILED
-
-
-class ServerNotShelved(SpamopsError):
-    """The one failure that costs money."""
-
-    exit_code = ExitCode.SERVER_NOT_SHELVED
 
 
 class Interrupted(BaseException):

@@ -23,7 +23,7 @@ import psutil
 
 from . import notify
 from .cloud import SHELVED, Server, connect
-from .errors import ExitCode, LedgerError, RunActive, ServerMissing, SettingsError, SpamopsError
+from .errors import CloudError, ExitCode, LedgerError, RunActive, ServerMissing, SettingsError, SpamopsError
 from .ledger import Ledger
 from .lock import ServerLock, holder
 from .summary import Summary, add_states, finish
@@ -85,7 +85,10 @@ def main() -> None:
     lock = ServerLock(Path(orders.state_dir), orders.server)
     ledger = Ledger(Path(orders.state_dir))
     try:
+        if _playbook(orders.holder_pid) is None:
+            raise SettingsError("the playbook was ended before its run began; nothing was touched")
         lock.acquire(orders.holder_pid)
+        id_lock = _lock_id(orders)
         run = ledger.begin(orders.server, "playbook", datetime.now(UTC), orders.rate)
     except SpamopsError as error:
         json.dump({"error": str(error), "exit_code": int(error.exit_code)}, sys.stdout)
@@ -100,6 +103,26 @@ def main() -> None:
         _watch(orders, run, ledger)
     finally:
         lock.release()
+        if id_lock is not None:
+            id_lock.release()
+
+
+def _lock_id(orders: Orders) -> ServerLock | None:
+    """Lock the id too where the server was given by its name: another run may have been given the id. A cloud that does not
+    answer now is left to the run itself.
+
+    Raises RunActive.
+    """
+    try:
+        server = Server(connect(**orders.cloud_arguments), orders.server)
+        server.look(limit=0)
+    except CloudError:
+        return None
+    if server.id is None or server.id == orders.server:
+        return None
+    lock = ServerLock(Path(orders.state_dir), server.id)
+    lock.acquire(orders.holder_pid)
+    return lock
 
 
 def _detach(state_dir: Path) -> None:
@@ -119,10 +142,7 @@ def _detach(state_dir: Path) -> None:
 
 
 def _watch(orders: Orders, run: int, ledger: Ledger) -> None:
-    try:
-        playbook: psutil.Process | None = psutil.Process(orders.holder_pid)
-    except psutil.NoSuchProcess:
-        playbook = None
+    playbook = _playbook(orders.holder_pid)
     while True:
         if not _still_open(ledger, run):
             return
@@ -131,6 +151,13 @@ def _watch(orders: Orders, run: int, ledger: Ledger) -> None:
         time.sleep(POLL_SECONDS)
     if _still_open(ledger, run):  # it may have ended between the two looks
         _clean_up(orders, run, ledger)
+
+
+def _playbook(pid: int) -> psutil.Process | None:
+    try:
+        return psutil.Process(pid)
+    except psutil.NoSuchProcess:
+        return None
 
 
 def _lives(process: psutil.Process) -> bool:

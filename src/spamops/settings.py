@@ -13,9 +13,11 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, ValidationError, field_validator, model_validator
 
+from . import limits
 from .errors import SettingsError
 
 MIN_KEY_CHARACTERS = 32
@@ -64,14 +66,16 @@ class Settings(BaseModel):
     secrets_dir: Path | None = Field(None, description="folder of the secret files")
     state_dir: Path = Field(default_factory=default_state_dir, description="folder of the history and the locks")
 
-    unshelve_seconds: float = Field(300, gt=0, description="limit for the server to become ACTIVE")
-    shelve_seconds: float = Field(900, gt=0, description="limit for the server to be shelved")
-    ready_seconds: float = Field(300, gt=0, description="limit for the checker to answer after that")
-    check_seconds: float = Field(3600, gt=0, description="limit for the workflow to end")
+    unshelve_seconds: float = Field(limits.UNSHELVE_SECONDS, gt=0, description="limit for the server to become ACTIVE")
+    shelve_seconds: float = Field(limits.SHELVE_SECONDS, gt=0, description="limit for the server to be shelved")
+    ready_seconds: float = Field(limits.READY_SECONDS, gt=0, description="limit for the checker to answer after that")
+    check_seconds: float = Field(limits.CHECK_SECONDS, gt=0, description="limit for the workflow to end")
     status_grace_seconds: float = Field(
-        120, ge=0, description="how long a failing or garbled status answer is put up with"
+        limits.STATUS_GRACE_SECONDS, ge=0, description="how long a failing or garbled status answer is put up with"
     )
-    api_seconds: float = Field(30, gt=0, description="limit of a single call, to the cloud or the checker")
+    api_seconds: float = Field(
+        limits.API_SECONDS, gt=0, description="limit of a single call, to the cloud or the checker"
+    )
 
     service_units_per_hour: float | None = Field(
         None, ge=0, description="what the cloud bills an hour while the server is ACTIVE; look it up, rates change"
@@ -87,7 +91,14 @@ class Settings(BaseModel):
     def _no_query(cls, value: HttpUrl) -> HttpUrl:
         if value.query or value.fragment:
             raise ValueError("must be a base address, without ? or #")
+        require_no_userinfo(str(value))
         return value
+
+    @field_validator("state_dir", "secrets_dir")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        """Two runs that are started in two folders must find the same lock."""
+        return None if value is None else value.expanduser().absolute()
 
     @model_validator(mode="after")
     def _whole_credential(self) -> Settings:
@@ -137,6 +148,15 @@ def usable_key(text: str) -> str:
     return key
 
 
+def require_no_userinfo(url: str) -> None:
+    """Return when the address holds no user and no password.
+
+    Raises ValueError: addresses are shown in messages and kept in the history.
+    """
+    if "@" in urlsplit(url).netloc:
+        raise ValueError("must hold no user and no password: it is shown in messages. The key goes into a header")
+
+
 def find_config(named: Path | None, environ: Mapping[str, str]) -> Path | None:
     """The settings file: --config, else SPAMOPS_CONFIG, else ./spamops.toml, else /etc/spamops/spamops.toml, else none."""
     if named is not None:
@@ -183,7 +203,7 @@ def state_dir_of(config: Path | None = None, environ: Mapping[str, str] | None =
     """
     environ = os.environ if environ is None else environ
     if environ.get("SPAMOPS_STATE_DIR"):
-        return Path(environ["SPAMOPS_STATE_DIR"])
+        return Path(environ["SPAMOPS_STATE_DIR"]).expanduser()
     path = find_config(config, environ)
     if path is None:
         return default_state_dir()

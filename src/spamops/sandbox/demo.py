@@ -15,9 +15,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 from rich.console import Console
 
-from .. import lock, progress, render
+from .. import progress, render
 from ..errors import ExitCode, Interrupted
 from ..ledger import Ledger
 from ..signals import SignalGate
@@ -93,6 +94,8 @@ class _Demo:
                 "ANSIBLE_FORCE_COLOR": "0",
                 "ANSIBLE_NOCOLOR": "1",
                 "SPAMOPS_SANDBOX_DIR": str(world.folder),
+                # What Ansible leaves behind when it is ended in the middle goes with the demo's folder.
+                **dict.fromkeys(("TMPDIR", "ANSIBLE_LOCAL_TEMP", "ANSIBLE_REMOTE_TEMP"), str(world.folder)),
             },
             cwd=self.playbook.parent.parent,
             stdin=subprocess.DEVNULL,
@@ -133,10 +136,22 @@ class _Demo:
                 self.process.wait()
         if self.world is None:
             return
+        # The guard, and modules that the playbook left running: all were started with the sandbox's folder.
         deadline = time.monotonic() + END_SECONDS
-        while lock.holder(self.world.state_dir, self.world.server_id) is not None and time.monotonic() < deadline:
+        while (left := self._descendants()) and time.monotonic() < deadline:
             time.sleep(LOOK_SECONDS)
+        for process in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         self.world.stop()
+
+    def _descendants(self) -> list[psutil.Process]:
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):
+                if process.environ().get("SPAMOPS_SANDBOX_DIR") == str(self.folder) and process.pid != os.getpid():
+                    found.append(process)
+        return found
 
     def show(self, as_json: bool) -> int:
         """Print the result; the exit code."""

@@ -13,6 +13,8 @@ import sys
 import threading
 from pathlib import Path
 
+from ..text import one_line
+
 STOP_SECONDS = 5.0
 
 
@@ -84,6 +86,16 @@ class CheckerProcesses:
         """Process ids of what runs now, by name: temporal, worker, api."""
         with self._lock:
             return {name: process.pid for name, process in self._running.items()}
+
+    def died(self) -> str | None:
+        """The first of the processes that ended by itself, in words, with the last line of its log; None when all live."""
+        with self._lock:
+            for name, process in self._running.items():
+                if process.poll() is not None:
+                    lines = (self._folder / f"{name}.log").read_text(errors="replace").strip().splitlines()
+                    last = one_line(lines[-1]) if lines else "its log is empty"
+                    return f"the checker's {name} ended with exit code {process.returncode}: {last}"
+        return None
 
     def start(self) -> None:
         """Start all three; they find each other. Does nothing when they run."""

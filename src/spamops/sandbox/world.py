@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import queue
 import secrets
+import shutil
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,9 @@ from .transitions import Delays
 SERVER_NAME = "spamcheck"
 SERVICE_UNITS_PER_HOUR = 16.0
 """An invented rate, of the size that clouds ask for a GPU."""
+
+LOOK_SECONDS = 1.0
+"""How often the checker's processes are looked at."""
 
 DEMO_DELAYS = Delays(
     shelve=0.5, shelve_pending=0.5, shelve_upload=1.5, shelve_offload=0.5, unshelve_schedule=0.5, unshelve_spawn=2.0
@@ -79,6 +84,8 @@ class World:
         self.site.close()
         for name in ("vars.json", "spamops.toml"):
             (self.folder / name).unlink(missing_ok=True)
+        for name in ("secrets", "server/secrets"):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
 
     @property
     def state_dir(self) -> Path:
@@ -95,7 +102,18 @@ class World:
             self._orders.put(on)
 
     def _obey(self) -> None:
-        while (on := self._orders.get()) is not None:
+        told = ""
+        while True:
+            try:
+                on = self._orders.get(timeout=LOOK_SECONDS)
+            except queue.Empty:
+                died = self.checker.died()
+                if died and died != told:
+                    told = died
+                    print(f"sandbox: {died}", file=sys.stderr, flush=True)
+                continue
+            if on is None:
+                return
             if on:
                 self.checker.start()
             else:

@@ -24,6 +24,8 @@ from .messages import Outcome, Ref, Summary
 SCHEMA_VERSION = 1
 BUSY_SECONDS = 5.0
 """How long a transaction waits for another process's."""
+API_BUSY_SECONDS = 1.0
+"""The same in the API, where every caller waits meanwhile."""
 PAGE_ROWS = 500
 """Rows that a report holds in memory at once."""
 MAX_REASON_CHARACTERS = 500
@@ -37,18 +39,22 @@ class JournalError(Exception):
     """The journal cannot be used. The message says why and what to do."""
 
 
+JOURNAL_FAULTS = (JournalError, sqlite3.Error, LookupError, TypeError, ValueError)
+"""What reading may raise while the file is damaged, locked or gone; the last three where rows have lost their form."""
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """One run. Times in seconds since 1970."""
 
     workflow_id: str
     started_at: float
-    ended_at: float | None
-    status: str
-    confirmed: bool
-    reason: str | None
-    rounds: int
-    left: int
+    ended_at: float | None = None
+    status: str = "RUNNING"
+    confirmed: bool = False
+    reason: str | None = None
+    rounds: int = 0
+    left: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,29 +91,59 @@ class WorkerSeen:
 
 
 class Journal:
-    """The journal in `folder`, made when there is none. One object a thread.
+    """The journal in `folder`, made when there is none unless it is opened `read_only`. One object a thread.
 
     Raises JournalError when the file cannot be opened or comes from a newer version.
     """
 
-    def __init__(self, folder: Path, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        now: Callable[[], float] = time.time,
+        *,
+        busy_seconds: float = BUSY_SECONDS,
+        read_only: bool = False,
+    ) -> None:
         self.path = folder / "journal.db"
         self._now = now
         try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o750)
+            if not read_only:
+                folder.mkdir(parents=True, exist_ok=True, mode=0o750)
             # A report is read by a thread pool: one connection, used by one thread after another.
-            self._db = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+            self._db = sqlite3.connect(
+                f"{self.path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}",
+                uri=True,
+                timeout=busy_seconds,
+                isolation_level=None,
+                check_same_thread=False,
+            )
             self._db.row_factory = sqlite3.Row
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = NORMAL")
-            self._db.execute("PRAGMA foreign_keys = ON")
-            self._make_schema()
+            if not read_only:
+                self._db.execute("PRAGMA journal_mode = WAL")
+                self._db.execute("PRAGMA synchronous = NORMAL")
+                self._db.execute("PRAGMA foreign_keys = ON")
+                self._make_schema()
+            self._file = _identity(self.path)
         except (OSError, sqlite3.Error) as error:
             raise JournalError(f"the journal {self.path} cannot be used ({error}); set STATE_DIR") from None
 
     def close(self) -> None:
         """Close the file."""
         self._db.close()
+
+    def check(self) -> None:
+        """Raises JournalError when the file was removed or replaced: SQLite itself would not notice."""
+        try:
+            same = _identity(self.path) == self._file
+        except OSError:
+            same = False
+        if not same:
+            raise JournalError(f"the file {self.path} was removed or replaced; restart API and worker")
+
+    def check_writable(self) -> None:
+        """Raises sqlite3.Error when nothing can be entered: locked for longer than the busy time, or read-only."""
+        with self._transaction():
+            pass
 
     # Runs
 
@@ -487,3 +523,9 @@ class Journal:
             "INSERT INTO totals VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET amount = amount + excluded.amount",
             (name, content_type, label, amount),
         )
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """What tells a file from another of the same name."""
+    status = path.stat()
+    return status.st_dev, status.st_ino

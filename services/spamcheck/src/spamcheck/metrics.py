@@ -9,7 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .journal import Journal
+from .journal import JOURNAL_FAULTS, Journal
 
 _STATUSES = ("COMPLETED", "FAILED", "CANCELED", "TERMINATED", "TIMED_OUT")
 
@@ -59,13 +59,18 @@ class _FromJournal(Collector):
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """All of them."""
-        yield from self._totals()
-        yield from self._active()
+        """All of them; those of the journal only while it can be read."""
         up = GaugeMetricFamily("spamcheck_up", "Whether a part answers", labels=("part",))
         for part, answers in self._up().items():
             up.add_metric((part,), float(answers))
         yield up
+        try:
+            kept = [*self._totals(), *self._active(), *self._last_end()]
+        except JOURNAL_FAULTS:
+            return
+        yield from kept
+
+    def _last_end(self) -> Iterator[Metric]:
         last = self._journal.last_end()
         if last is not None:
             yield GaugeMetricFamily("spamcheck_last_run_end_timestamp_seconds", "When the last run ended", value=last)

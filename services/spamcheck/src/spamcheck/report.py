@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -13,9 +14,18 @@ from .journal import Journal, Run
 CHUNK_CHARACTERS = 64 * 1024
 
 
-def stream(folder: Path, workflow_id: str) -> Iterator[bytes]:
-    """The report of a run that the journal in `folder` holds. Opens the journal anew: it is read in other threads."""
-    journal = Journal(folder)
+def stream(folder: Path, workflow_id: str) -> Iterator[bytes] | None:
+    """The report of a run, None if the journal in `folder` does not hold it. The first chunk is read at once.
+
+    Raises JOURNAL_FAULTS, here or while the rest is read. Opens the journal anew: it is read in other threads.
+    """
+    chunks = _read(folder, workflow_id)
+    first = next(chunks, None)
+    return None if first is None else itertools.chain((first,), chunks)
+
+
+def _read(folder: Path, workflow_id: str) -> Iterator[bytes]:
+    journal = Journal(folder, read_only=True)
     try:
         run = journal.run(workflow_id)
         if run is None:

@@ -18,7 +18,7 @@ from temporalio.exceptions import TemporalError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from .codec import WrongKey
-from .journal import Journal, Run
+from .journal import JOURNAL_FAULTS, Counts, Journal, JournalError, Run, WorkerSeen
 from .logs import event
 from .messages import WORKFLOW_NAME, Carried, RunPlan
 from .settings import Settings
@@ -31,6 +31,10 @@ START_SECONDS = 10.0
 WORKER_SILENCE_SECONDS = 10.0
 """A worker that was silent for longer counts as gone. It gives a sign of life every second."""
 RETRY_SECONDS = 0.25
+REMEMBERED_RUNS = 100
+"""Runs whose last state is kept in memory, for when the journal cannot be read."""
+PARTS = ("journal", "temporal", "worker")
+"""What a run needs, as /ok and /metrics name it."""
 _DOWN = (RPCError, RuntimeError, OSError, asyncio.TimeoutError, WrongKey)
 """What the SDK raises when Temporal does not answer, or not with anything that can be read: RuntimeError from a client
 that was never connected, WrongKey from the codec."""
@@ -41,11 +45,16 @@ class TemporalDown(Exception):
     """Temporal does not answer. The message says where it was looked for."""
 
 
+class JournalDown(Exception):
+    """The journal cannot be read or written. The message says why."""
+
+
 @dataclass(frozen=True, slots=True)
 class State:
-    """How a run is. `stale`: Temporal did not answer, this is the journal's word."""
+    """How a run is. `stale`: Temporal or the journal did not answer, this is what was known last."""
 
     run: Run
+    counts: Counts = Counts()
     stale: bool = False
 
 
@@ -57,14 +66,26 @@ class Runs:
         self._journal = journal
         self._settings = settings
         self._starting = asyncio.Lock()
+        self._remembered: dict[str, State] = {}
+        self._told = ""
 
     async def start(self) -> tuple[str, bool]:
         """Start a run, or find the active one. Returns its id, and whether it was running already.
 
         The journal has the run before Temporal does: a start that was cut off is completed by the next call.
-        Raises TemporalDown.
+        Raises TemporalDown and JournalDown.
         """
+        try:
+            workflow_id, already = await self._started()
+        except (JournalError, sqlite3.Error) as error:
+            raise JournalDown(self._journal_reason(error)) from None
+        if workflow_id not in self._remembered:
+            self._remember(State(Run(workflow_id, time.time())))
+        return workflow_id, already
+
+    async def _started(self) -> tuple[str, bool]:
         async with self._starting:
+            self._journal.check()
             active = self._journal.active()
             if active is not None:
                 active = (await self._refreshed(active, must_answer=True)).run
@@ -83,13 +104,16 @@ class Runs:
             return workflow_id, False
 
     async def state(self, workflow_id: str, wait: float = 0.0) -> State | None:
-        """How a run is, None if there is none of that id. `wait`: seconds for which its end is waited for."""
-        run = self._journal.run(workflow_id)
-        if run is None:
-            return None
+        """How a run is, None if there is none of that id. `wait`: seconds for which its end is waited for.
+
+        Raises nothing for a run that journal, memory or Temporal know, whichever of them fails.
+        """
         deadline = time.monotonic() + wait
         while True:
-            state = await self._refreshed(run)
+            state = await self._look(workflow_id)
+            if state is None:
+                return None
+            self._remember(state)
             remaining = deadline - time.monotonic()
             if state.run.status != "RUNNING" or remaining <= 0:
                 return state
@@ -98,19 +122,94 @@ class Runs:
             else:
                 await self._ended(workflow_id, remaining)
 
+    async def _look(self, workflow_id: str) -> State | None:
+        """One look: at the journal, else at what is remembered; then at Temporal."""
+        remembered = self._remembered.get(workflow_id)
+        run, stale = None, False
+        try:
+            run = self._entered(workflow_id)
+        except JOURNAL_FAULTS as error:
+            self._journal_reason(error)
+            stale = True
+        if run is None and remembered is None:
+            try:
+                if await self._never_started(workflow_id):
+                    return None
+            except TemporalDown:
+                # Without the journal nobody can say that there is no such run.
+                if not stale:
+                    return None
+        if run is None:
+            run, stale = (remembered.run if remembered else Run(workflow_id, time.time())), True
+        state = await self._refreshed(run)
+        counts = remembered.counts if remembered else Counts()
+        if not stale:
+            try:
+                counts = self._journal.counts(workflow_id)
+            except JOURNAL_FAULTS as error:
+                self._journal_reason(error)
+                stale = True
+        return State(state.run, counts, stale or state.stale)
+
+    def _remember(self, state: State) -> None:
+        self._remembered.pop(state.run.workflow_id, None)
+        self._remembered[state.run.workflow_id] = state
+        if len(self._remembered) > REMEMBERED_RUNS:
+            del self._remembered[next(iter(self._remembered))]
+
+    def _entered(self, workflow_id: str) -> Run | None:
+        """A run as the journal has it.
+
+        Raises JOURNAL_FAULTS.
+        """
+        self._journal.check()
+        return self._journal.run(workflow_id)
+
+    def _reread(self, run: Run) -> Run:
+        """The run as the journal has it now, or as it is where the journal cannot tell."""
+        try:
+            return self._entered(run.workflow_id) or run
+        except JOURNAL_FAULTS as error:
+            self._journal_reason(error)
+            return run
+
+    def _journal_reason(self, error: Exception) -> str:
+        """In words what is wrong with the journal; in the log once, until it is something else."""
+        reason = f"journal: {error}" if isinstance(error, (JournalError, sqlite3.Error)) else "journal: it is damaged"
+        if reason != self._told:
+            event(_log, logging.ERROR, "the journal cannot be used", reason=reason)
+            self._told = reason
+        return reason
+
     async def problems(self) -> dict[str, str]:
-        """What keeps a run from being done now, by part: `temporal`, `worker`. Empty when nothing does."""
+        """What keeps a run from being done now, by part (PARTS). Empty when nothing does."""
         found = {}
+        try:
+            self._journal.check()
+            self._journal.check_writable()
+            worker = self._journal.worker()
+        except JOURNAL_FAULTS as error:
+            found["journal"] = self._journal_reason(error)
+            found["worker"] = "the worker is seen through the journal alone"
+        else:
+            self._told = ""
+            if worker is None:
+                found["worker"] = "no worker has started"
+            elif worker.age > WORKER_SILENCE_SECONDS:
+                found["worker"] = f"the worker has given no sign of life for {worker.age:.0f} s"
         try:
             await self._reach()
         except TemporalDown as error:
             found["temporal"] = str(error)
-        worker = self._journal.worker()
-        if worker is None:
-            found["worker"] = "no worker has started"
-        elif worker.age > WORKER_SILENCE_SECONDS:
-            found["worker"] = f"the worker has given no sign of life for {worker.age:.0f} s"
         return found
+
+    def worker(self) -> WorkerSeen | None:
+        """The worker that is alive, None when there is none or the journal cannot tell."""
+        try:
+            worker = self._journal.worker()
+        except JOURNAL_FAULTS:
+            return None
+        return worker if worker is not None and worker.age <= WORKER_SILENCE_SECONDS else None
 
     async def _start(self, workflow_id: str) -> None:
         await self._client.start_workflow(
@@ -138,7 +237,7 @@ class Runs:
 
         Raises TemporalDown if `must_answer`.
         """
-        run = self._journal.run(run.workflow_id) or run
+        run = self._reread(run)
         if run.confirmed:
             return State(run)
         handle = self._client.get_workflow_handle(run.workflow_id)
@@ -151,7 +250,7 @@ class Runs:
                 return State(self._unknown(run))
             if must_answer:
                 raise self._down(error) from None
-            return State(self._journal.run(run.workflow_id) or run, stale=True)
+            return State(self._reread(run), stale=True)
         if seen.status in {None, WorkflowExecutionStatus.RUNNING, WorkflowExecutionStatus.CONTINUED_AS_NEW}:
             # The journal may be ahead: the run's last step has entered its end, Temporal has yet to hear of it.
             return State(dataclasses.replace(run, status="RUNNING", reason=None, ended_at=None))
@@ -166,10 +265,10 @@ class Runs:
         """Enter what Temporal says of an ended run. A journal that cannot be written must not hide the end."""
         try:
             self._journal.confirm_run(run.workflow_id, run.status, run.reason, run.ended_at)
-        except sqlite3.Error as error:
-            event(_log, logging.ERROR, "the journal cannot be written", run=run.workflow_id, reason=str(error))
+        except JOURNAL_FAULTS as error:
+            self._journal_reason(error)
             return run
-        return self._journal.run(run.workflow_id) or run
+        return self._reread(run)
 
     def _unknown(self, run: Run) -> Run:
         """Temporal does not know a run of the journal."""
