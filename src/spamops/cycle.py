@@ -263,7 +263,7 @@ class _Run:
             self._warn(why)
             if self.summary.exit_code in (ExitCode.DONE, ExitCode.ITEMS_FAILED):
                 finish(self.summary, ExitCode.HISTORY_NOT_WRITTEN, why)
-        if self.summary.exit_code not in (ExitCode.DONE, ExitCode.ITEMS_FAILED):
+        if self.summary.exit_code not in (ExitCode.DONE, ExitCode.ITEMS_FAILED, ExitCode.RUN_ACTIVE):
             notify.alarm(f"{self.summary.outcome}: {self.summary.reason}")
         if isinstance(error, Exception) and not isinstance(error, SpamopsError):
             log.error("a defect ended the run", exc_info=error)

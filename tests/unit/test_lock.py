@@ -33,7 +33,10 @@ def test_runs_of_two_servers_do_not_wait_for_each_other(tmp_path: Path) -> None:
     one, other = ServerLock(tmp_path, "gpu/1"), ServerLock(tmp_path, "gpu-1")
     one.acquire()
     other.acquire()
+    assert holder(tmp_path, "gpu/1") is not None
     one.release()
+    assert holder(tmp_path, "gpu/1") is None
+    assert holder(tmp_path, "gpu-1") is not None
     other.release()
 
 
@@ -48,6 +51,9 @@ def test_a_killed_process_holds_no_lock(tmp_path: Path) -> None:
     assert holder(tmp_path, "gpu") is None
     lock = ServerLock(tmp_path, "gpu")
     lock.acquire()
+    held = holder(tmp_path, "gpu")
+    assert held is not None
+    assert held["pid"] != process.pid
     lock.release()
 
 

@@ -163,3 +163,19 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
 
 def test_an_address_with_a_question_mark_is_refused() -> None:
     assert "base address" in refused(ENOUGH | {"SPAMOPS_CHECKER_URL": "http://203.0.113.7:8001/?key=1"})
+
+
+def test_a_password_in_the_checkers_address_is_refused_because_addresses_are_shown() -> None:
+    told = refused(ENOUGH | {"SPAMOPS_CHECKER_URL": "http://user:hunter2pass@203.0.113.7:8001"})
+    assert "no password" in told
+    assert "hunter2pass" not in told
+
+
+def test_the_folder_of_the_locks_is_the_same_wherever_a_run_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert settings.load(None, ENOUGH | {"SPAMOPS_STATE_DIR": "~/state"}).state_dir == tmp_path / "state"
+    assert settings.state_dir_of(None, {"SPAMOPS_STATE_DIR": "~/state"}) == tmp_path / "state"
+    monkeypatch.chdir(tmp_path)
+    assert settings.load(None, ENOUGH | {"SPAMOPS_STATE_DIR": "state"}).state_dir == tmp_path / "state"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import signal
+import math
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -17,14 +17,15 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from . import logs, report
+from . import main as program
+from . import report
 from .auth import KeyRequired
-from .journal import Journal, JournalError
+from .journal import API_BUSY_SECONDS, JOURNAL_FAULTS, Journal
 from .logs import event
 from .messages import WORKFLOW_ID_PATTERN
 from .metrics import Counted, Metrics
-from .runs import WORKER_SILENCE_SECONDS, Runs, State, TemporalDown
-from .settings import Settings, SettingsError, load
+from .runs import PARTS, JournalDown, Runs, State, TemporalDown
+from .settings import Settings
 from .temporal import connect
 
 _log = logging.getLogger("spamcheck.api")
@@ -32,7 +33,6 @@ _log = logging.getLogger("spamcheck.api")
 MAX_WAIT_SECONDS = 30
 """The longest /status?wait=: shorter than the time-outs of usual proxies (nginx: 60 s)."""
 WorkflowId = Annotated[str, Query(pattern=WORKFLOW_ID_PATTERN, max_length=64)]
-Wait = Annotated[float, Query(ge=0, le=MAX_WAIT_SECONDS, allow_inf_nan=False)]
 
 
 def build_app(settings: Settings, journal: Journal, runs: Runs) -> FastAPI:
@@ -55,18 +55,17 @@ def build_app(settings: Settings, journal: Journal, runs: Runs) -> FastAPI:
         if problems:
             body = {"status": "not ready", "reasons": list(problems.values())}
         if detail:
-            worker = journal.worker()
-            alive = worker is not None and worker.age <= WORKER_SILENCE_SECONDS
-            body["classifier"] = worker.classifier if worker and alive else settings.classifier
-            body["models"] = worker.models if worker and alive else {}
-            body |= {part: problems.get(part, "ok") for part in ("temporal", "worker")}
+            worker = runs.worker()
+            body["classifier"] = worker.classifier if worker else settings.classifier
+            body["models"] = worker.models if worker else {}
+            body |= {part: problems.get(part, "ok") for part in PARTS}
         return JSONResponse(body, status_code=503 if problems else 200)
 
     @app.post("/process-comses-spam")
     async def start() -> Response:
         try:
             workflow_id, already = await runs.start()
-        except TemporalDown as error:
+        except (TemporalDown, JournalDown) as error:
             return JSONResponse({"detail": f"{error}; try again"}, status_code=503)
         body: dict[str, Any] = {"workflow_id": workflow_id}
         if already:
@@ -74,29 +73,45 @@ def build_app(settings: Settings, journal: Journal, runs: Runs) -> FastAPI:
         return JSONResponse(body)
 
     @app.get("/status")
-    async def status(workflow_id: WorkflowId, wait: Wait = 0) -> Response:
-        state = await runs.state(workflow_id, wait)
+    async def status(workflow_id: WorkflowId, wait: str = "") -> Response:
+        state = await runs.state(workflow_id, _wait_seconds(wait))
         if state is None:
             return _no_run(workflow_id)
-        return JSONResponse(_status(journal, state))
+        return JSONResponse(_status(state))
 
     @app.get("/report")
     async def whole_report(workflow_id: WorkflowId) -> Response:
         if await runs.state(workflow_id) is None:
             return _no_run(workflow_id)
-        return StreamingResponse(report.stream(settings.state_dir, workflow_id), media_type="application/json")
+        try:
+            journal.check()
+            chunks = await asyncio.to_thread(report.stream, settings.state_dir, workflow_id)
+        except JOURNAL_FAULTS as error:
+            return JSONResponse({"detail": f"{runs.journal_reason(error)}; the report is in it"}, status_code=503)
+        if chunks is None:
+            return _no_run(workflow_id)
+        return StreamingResponse(chunks, media_type="application/json")
 
     @app.get("/metrics")
     async def prometheus() -> Response:
         problems = await runs.problems()
-        metrics.up = {part: part not in problems for part in ("temporal", "worker")}
+        metrics.up = {part: part not in problems for part in PARTS}
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return app
 
 
-def _status(journal: Journal, state: State) -> dict[str, Any]:
-    run, counts = state.run, journal.counts(state.run.workflow_id)
+def _wait_seconds(text: str) -> float:
+    """From 0 to MAX_WAIT_SECONDS. Whatever else is asked for is no reason to keep the status from a caller."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        return 0.0
+    return 0.0 if math.isnan(seconds) else min(max(seconds, 0.0), MAX_WAIT_SECONDS)
+
+
+def _status(state: State) -> dict[str, Any]:
+    run, counts = state.run, state.counts
     body: dict[str, Any] = {
         "workflow_id": run.workflow_id,
         "status": run.status,
@@ -132,7 +147,7 @@ class CannotListen(Exception):
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to `serve`: uvicorn would raise them again at the end, and the exit code would not be 0."""
+    """Leaves signals to `main`: uvicorn would raise them again at the end, and the exit code would not be 0."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -141,15 +156,15 @@ class _Server(uvicorn.Server):
 
 @contextlib.asynccontextmanager
 async def _application(settings: Settings) -> AsyncIterator[FastAPI]:
-    journal = Journal(settings.state_dir)
+    journal = Journal(settings.state_dir, busy_seconds=API_BUSY_SECONDS)
     try:
         yield build_app(settings, journal, Runs(await connect(settings, lazy=True), journal, settings))
     finally:
         journal.close()
 
 
-async def serve(settings: Settings) -> None:
-    """Listen until SIGTERM or SIGINT.
+async def serve(settings: Settings, stop: asyncio.Event) -> None:
+    """Listen until `stop` is set.
 
     Raises JournalError and CannotListen.
     """
@@ -157,11 +172,16 @@ async def serve(settings: Settings) -> None:
     async with _application(settings) as app:
         config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1)
         server = _Server(config)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, setattr, server, "should_exit", True)
         host = f"[{settings.api_host}]" if ":" in settings.api_host else settings.api_host
         event(_log, logging.INFO, f"listening on http://{host}:{listener.getsockname()[1]}")
+        stopping = asyncio.create_task(_end(server, stop))
         await server.serve(sockets=[listener])
+        stopping.cancel()
+
+
+async def _end(server: uvicorn.Server, stop: asyncio.Event) -> None:
+    await stop.wait()
+    server.should_exit = True
 
 
 def _listener(host: str, port: int) -> socket.socket:
@@ -180,18 +200,8 @@ def _listener(host: str, port: int) -> socket.socket:
 
 
 def main() -> int:
-    """Exit codes: 0 ended by a signal, 1 ended by an error, 2 faulty settings or journal, or the port is taken."""
-    try:
-        settings = load()
-        logs.configure(settings.log_level)
-        asyncio.run(serve(settings))
-    except (SettingsError, JournalError, CannotListen) as error:
-        print(error, file=sys.stderr)  # noqa: T201 -- before there is a log
-        return 2
-    except Exception as error:  # noqa: BLE001 -- the last resort: a line in the log and an exit code
-        _log.exception("API failed: %s", type(error).__name__)
-        return 1
-    return 0
+    """The program; returns its exit code."""
+    return program.run("spamcheck-api", "The checker's HTTP API.", serve, CannotListen)
 
 
 if __name__ == "__main__":

@@ -11,33 +11,37 @@ from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 
 from . import logs
-from .settings import Settings, load
+from .journal import JournalError
+from .settings import Settings, SettingsError, load
 
 _log = logging.getLogger(__name__)
 
+Work = Callable[[Settings, asyncio.Event], Awaitable[None]]
+"""Runs until the event is set."""
+
 _EPILOG = """\
-Settings come from environment variables and, for keys, from files in CREDENTIALS_DIRECTORY (systemd) or
-SPAMCHECK_SECRETS_DIR; the environment wins over files. API_KEY and PAYLOAD_KEY are needed; every other setting has a
-default (docs/settings.md lists them all).
+Settings come from environment variables and from files in the folder CREDENTIALS_DIRECTORY (systemd sets it) or
+SPAMCHECK_SECRETS_DIR; the environment wins over files. API_KEY and PAYLOAD_KEY are needed, every other setting has a
+default.
 
 exit codes:
   0  ended by SIGTERM or SIGINT
   1  ended by an error; the log on stderr says where
-  2  not started: {cannot_start}, or an unknown argument; stderr says which and what to do
+  2  not started: an unknown argument, faulty settings, a journal or an address that cannot be used; stderr says which
 """
 
 
-class CannotStart(Exception):
-    """The program cannot begin its work. The message says why and what to do."""
+def run(program: str, description: str, work: Work, *refusals: type[Exception]) -> int:
+    """Parse the command line, then work until SIGTERM or SIGINT. Returns the exit code.
 
-
-def run(program: str, description: str, cannot_start: str, work: Callable[[Settings, asyncio.Event], Awaitable[None]]) -> int:
-    """Run `work(settings, stop)` until it ends; `stop` is set by SIGTERM and SIGINT. Returns the exit code."""
+    `refusals` are told in their own words, with exit code 2, beside faulty settings and an unusable journal.
+    """
     parser = argparse.ArgumentParser(
         prog=program,
         description=description,
-        epilog=_EPILOG.format(cannot_start=cannot_start),
+        epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {version('spamcheck')}")
     parser.parse_args()
@@ -45,7 +49,7 @@ def run(program: str, description: str, cannot_start: str, work: Callable[[Setti
         settings = load()
         logs.configure(settings.log_level)
         asyncio.run(_until_signalled(settings, work))
-    except CannotStart as error:
+    except (SettingsError, JournalError, *refusals) as error:
         print(error, file=sys.stderr)  # noqa: T201 -- before there is a log
         return 2
     except Exception as error:  # noqa: BLE001 -- the last resort: a line in the log and an exit code
@@ -54,7 +58,7 @@ def run(program: str, description: str, cannot_start: str, work: Callable[[Setti
     return 0
 
 
-async def _until_signalled(settings: Settings, work: Callable[[Settings, asyncio.Event], Awaitable[None]]) -> None:
+async def _until_signalled(settings: Settings, work: Work) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -78,7 +78,7 @@ class Runs:
         try:
             workflow_id, already = await self._started()
         except (JournalError, sqlite3.Error) as error:
-            raise JournalDown(self._journal_reason(error)) from None
+            raise JournalDown(self.journal_reason(error)) from None
         if workflow_id not in self._remembered:
             self._remember(State(Run(workflow_id, time.time())))
         return workflow_id, already
@@ -129,7 +129,7 @@ class Runs:
         try:
             run = self._entered(workflow_id)
         except JOURNAL_FAULTS as error:
-            self._journal_reason(error)
+            self.journal_reason(error)
             stale = True
         if run is None and remembered is None:
             try:
@@ -147,7 +147,7 @@ class Runs:
             try:
                 counts = self._journal.counts(workflow_id)
             except JOURNAL_FAULTS as error:
-                self._journal_reason(error)
+                self.journal_reason(error)
                 stale = True
         return State(state.run, counts, stale or state.stale)
 
@@ -170,10 +170,10 @@ class Runs:
         try:
             return self._entered(run.workflow_id) or run
         except JOURNAL_FAULTS as error:
-            self._journal_reason(error)
+            self.journal_reason(error)
             return run
 
-    def _journal_reason(self, error: Exception) -> str:
+    def journal_reason(self, error: Exception) -> str:
         """In words what is wrong with the journal; in the log once, until it is something else."""
         reason = f"journal: {error}" if isinstance(error, (JournalError, sqlite3.Error)) else "journal: it is damaged"
         if reason != self._told:
@@ -189,7 +189,7 @@ class Runs:
             self._journal.check_writable()
             worker = self._journal.worker()
         except JOURNAL_FAULTS as error:
-            found["journal"] = self._journal_reason(error)
+            found["journal"] = self.journal_reason(error)
             found["worker"] = "the worker is seen through the journal alone"
         else:
             self._told = ""
@@ -266,7 +266,7 @@ class Runs:
         try:
             self._journal.confirm_run(run.workflow_id, run.status, run.reason, run.ended_at)
         except JOURNAL_FAULTS as error:
-            self._journal_reason(error)
+            self.journal_reason(error)
             return run
         return self._reread(run)
 

@@ -2,7 +2,7 @@
 
 Secrets come from files: systemd's `LoadCredential=` (found through CREDENTIALS_DIRECTORY) or a folder named in
 SPAMCHECK_SECRETS_DIR; a file has the setting's name in lower case (`api_key`, `comses_api_key`, `payload_key`). The
-environment is read too, for the names that sites already use. A secret file wins over nothing: the environment is first.
+environment wins over files.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import signal
 import socket
 import sys
 from datetime import timedelta
@@ -15,13 +14,14 @@ from temporalio.client import Client
 from temporalio.worker import PollerBehaviorSimpleMaximum, Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
-from . import classify, logs, sources
+from . import classify, sources
+from . import main as program
 from .activities import Activities
 from .classify.base import Classifier
-from .journal import Journal, JournalError
+from .journal import Journal
 from .logs import event
 from .messages import AHEAD
-from .settings import Settings, SettingsError, load
+from .settings import Settings, SettingsError
 from .sources.base import SourceError
 from .temporal import connect
 from .workflows import CheckSpamWorkflow
@@ -29,6 +29,8 @@ from .workflows import CheckSpamWorkflow
 _log = logging.getLogger("spamcheck.worker")
 
 BEAT_SECONDS = 1.0
+HEALTH_SECONDS = 2.0
+"""What Temporal gets to answer before a sign of life is left out."""
 READINESS_SECONDS = 10.0
 """How often the state of the models is looked up for `/ok?detail=true`."""
 GRACE_SECONDS = 5.0
@@ -82,7 +84,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         worker = build_worker(client, Activities(source, classifier, journal, settings), settings)
         async with contextlib.AsyncExitStack() as stack:
             running = asyncio.create_task(worker.run())
-            stack.push_async_callback(_cancelled, asyncio.create_task(_beat(journal, identity, classifier, settings)))
+            stack.push_async_callback(_cancelled, asyncio.create_task(_beat(journal, client, identity, classifier, settings)))
             event(_log, logging.INFO, "worker runs", queue=settings.temporal_task_queue, at_once=settings.items_at_once)
             stopping = asyncio.create_task(stop.wait())
             stack.push_async_callback(_cancelled, stopping)
@@ -117,8 +119,13 @@ async def _connected(settings: Settings, stop: asyncio.Event) -> Client | None:
     return None
 
 
-async def _beat(journal: Journal, identity: str, classifier: Classifier, settings: Settings) -> None:
-    """Enter a sign of life every BEAT_SECONDS, with the state of the models as last seen."""
+async def _beat(
+    journal: Journal, client: Client, identity: str, classifier: Classifier, settings: Settings
+) -> None:
+    """Enter a sign of life every BEAT_SECONDS, with the state of the models as last seen.
+
+    A worker whose own connection to Temporal is lost gets no work: it stays silent, which /ok tells.
+    """
     models: dict[str, str] = {}
 
     async def look() -> None:
@@ -129,7 +136,11 @@ async def _beat(journal: Journal, identity: str, classifier: Classifier, setting
     looking = asyncio.create_task(look())
     try:
         while True:
-            with contextlib.suppress(Exception):  # a full disk must not end the worker; the silence is told by /ok
+            # Neither a lost connection nor a full disk may end the worker.
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(
+                    client.service_client.check_health(timeout=timedelta(seconds=HEALTH_SECONDS)), HEALTH_SECONDS
+                )
                 journal.beat(identity, settings.classifier, models)
             await asyncio.sleep(BEAT_SECONDS)
     finally:
@@ -142,26 +153,9 @@ async def _cancelled(task: asyncio.Task[object]) -> None:
         await task
 
 
-async def _main(settings: Settings) -> None:
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await serve(settings, stop)
-
-
 def main() -> int:
-    """Exit codes: 0 ended by a signal, 1 ended by an error, 2 faulty settings or journal."""
-    try:
-        settings = load()
-        logs.configure(settings.log_level)
-        asyncio.run(_main(settings))
-    except (SettingsError, JournalError, SourceError) as error:
-        print(error, file=sys.stderr)  # noqa: T201 -- before there is a log
-        return 2
-    except Exception as error:  # noqa: BLE001 -- the last resort: a line in the log and an exit code
-        _log.exception("worker failed: %s", type(error).__name__)
-        return 1
-    return 0
+    """The program; returns its exit code."""
+    return program.run("spamcheck-worker", "The checker's worker: runs the checks.", serve, SourceError)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,8 @@ ModelState = Literal["loaded", "not loaded", "missing", "unreachable"]
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """Whether a verdict could be given now, and the state of every model by name (empty where none is needed)."""
+    """What there is to work with: the state of every model by name (empty where none is needed)."""
 
-    ready: bool
     models: dict[str, ModelState]
 
 

@@ -64,9 +64,8 @@ class CascadeClassifier:
         return not verdict.is_spam and contradicted
 
     async def readiness(self) -> Readiness:
-        """The state of every model. Ready when all are there, loaded or not: the first call loads them."""
-        states = await model_states(self._client, [model.name for model in self._models])
-        return Readiness(ready=all(state in ("loaded", "not loaded") for state in states.values()), models=states)
+        """The state of every model. One that is not loaded will be by the first call."""
+        return Readiness(await model_states(self._client, [model.name for model in self._models]))
 
     async def aclose(self) -> None:
         """Close connections."""
