@@ -6,14 +6,14 @@ used where the checker has them.
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
-import httpx
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from .checker_http import REPORT_BYTES, CallFailed, CheckerHttp
 from .clock import Clock, RealClock
 from .errors import CheckerError
 from .limits import API_SECONDS, CHECK_SECONDS, READY_SECONDS, STATUS_GRACE_SECONDS
@@ -21,6 +21,7 @@ from .text import one_line
 
 TERMINAL = frozenset({"COMPLETED", "FAILED", "CANCELED", "TERMINATED", "TIMED_OUT"})
 """Temporal's statuses that a workflow does not leave."""
+WORKFLOW_ID = re.compile(r"[!-~]{1,200}")
 GOING_ON = frozenset({"RUNNING", "CONTINUED_AS_NEW", "PAUSED"})
 
 LONG_POLL_SECONDS = 2.0
@@ -30,6 +31,8 @@ PLAIN_POLL_SECONDS = 2.0
 READY_POLL_SECONDS = 0.25
 LEAST_CALL_SECONDS = 0.5
 LAST_REPORT_SECONDS = 5.0
+LEAST_SILENCE_SECONDS = 30.0
+"""A worker that is restarted is silent for some seconds."""
 START_TRIES = 4
 REPORT_TRIES = 4
 RETRY_SECONDS = 2.0
@@ -37,11 +40,13 @@ RETRY_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class WorkflowStatus:
-    """One status answer. `progress` is empty where the checker tells none."""
+    """One status answer. `progress` is empty where the checker tells none; `worker_silent_seconds` is how long its worker has
+    given no sign of life, where it tells that."""
 
     status: str
     reason: str | None = None
     progress: dict[str, int] = field(default_factory=dict)
+    worker_silent_seconds: float = 0.0
 
     @property
     def ended(self) -> bool:
@@ -49,42 +54,63 @@ class WorkflowStatus:
         return self.status in TERMINAL
 
 
+MOST = 1_000_000_000
+Count = Annotated[int, Field(ge=0, le=MOST, strict=True)]
+Seconds = Annotated[float, Field(ge=0, le=MOST, allow_inf_nan=False)]
+Line = Annotated[str, AfterValidator(lambda text: one_line(text, 200))]
+"""Text of a checker is shown on terminals and kept: one line, nothing that a terminal would act on."""
+
+
 class _Verdict(BaseModel):
     """What the history keeps of a verdict; a checker may tell more, and that goes no further."""
 
     model_config = ConfigDict(coerce_numbers_to_str=True)
 
-    item_id: str
-    content_type: str
-    content_hash: str
+    item_id: Line
+    content_type: Line
+    content_hash: Line
     is_spam: bool
-    confidence: float | None = None
-    by: str | None = None
-    indicators: list[str] = []
-    seconds: float | None = None
+    confidence: Annotated[float, Field(ge=0, le=1)] | None = None
+    by: Line | None = None
+    indicators: list[Line] = []
+    seconds: Seconds | None = None
 
 
 class _Failure(BaseModel):
     model_config = ConfigDict(coerce_numbers_to_str=True)
 
-    item_id: str
-    content_type: str
-    content_hash: str
-    reason: str | None = None
+    item_id: Line
+    content_type: Line
+    content_hash: Line
+    reason: Line | None = None
 
 
 class _Report(BaseModel):
     """The form of /report, so that one of another form is found here and not while the history is written."""
 
-    model_config = ConfigDict(extra="allow")
-
-    checked: int
-    spam: int
-    not_spam: int
-    failed: int
-    by_type: dict[str, dict[str, int]] = {}
+    workflow_id: Line = ""
+    status: Line = ""
+    reason: Line | None = None
+    started_at: Line | None = None
+    ended_at: Line | None = None
+    rounds: Count = 0
+    checked: Count
+    spam: Count
+    not_spam: Count
+    failed: Count
+    gone: Count = 0
+    superseded: Count = 0
+    left: Count = 0
+    classify_seconds: Seconds | None = None
+    by_type: dict[Line, dict[Line, Count]] = {}
     verdicts: list[_Verdict] = []
     failures: list[_Failure] = []
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> _Report:
+        if self.checked != self.spam + self.not_spam:
+            raise ValueError(f"{self.checked} checked are not {self.spam} spam and {self.not_spam} not spam")
+        return self
 
 
 class Checker:
@@ -99,21 +125,16 @@ class Checker:
         clock: Clock | None = None,
         on_note: Callable[[str], None] | None = None,
     ) -> None:
-        self._base = base_url.rstrip("/")
+        self._http = CheckerHttp(base_url, api_key)
+        self._base = self._http.base
         self._clock = clock or RealClock()
         self._note = on_note or (lambda _: None)
         self._call_seconds = call_seconds
         self.last = WorkflowStatus("RUNNING")
-        self._client = httpx.Client(
-            headers={"X-API-Key": api_key, "Accept": "application/json"},
-            timeout=httpx.Timeout(call_seconds, connect=min(5.0, call_seconds)),
-            follow_redirects=False,
-            trust_env=False,
-        )
 
     def close(self) -> None:
         """Close the connections."""
-        self._client.close()
+        self._http.close()
 
     def wait_until_ready(self, limit: float = READY_SECONDS) -> None:
         """Return when /ok says so.
@@ -139,22 +160,20 @@ class Checker:
         Raises CheckerError where waiting does not help.
         """
         try:
-            answer = self._client.get(
-                f"{self._base}/ok", timeout=max(LEAST_CALL_SECONDS, min(limit, self._call_seconds))
-            )
-        except httpx.HTTPError as error:
-            return _transport(error)
-        if answer.status_code == 401:
+            answer = self._http.call("GET", "/ok", seconds=max(LEAST_CALL_SECONDS, min(limit, self._call_seconds)))
+        except CallFailed as error:
+            return str(error)
+        if answer.status == 401:
             raise CheckerError(
                 f"the checker at {self._base} refused the key (401): the key here and the one on the server differ"
             )
-        body = _json_object(answer)
-        if answer.status_code == 200 and body is not None and body.get("status") == "ok":
+        body = answer.json_object()
+        if answer.status == 200 and body is not None and body.get("status") == "ok":
             return None
-        if answer.status_code == 503 and body is not None:
+        if answer.status == 503 and body is not None:
             reasons = body.get("reasons")
             return one_line("; ".join(map(str, reasons))) if isinstance(reasons, list) else "it answers 503"
-        return f"/ok answered {answer.status_code}, not the checker's own answer"
+        return f"/ok answered {answer.status}, not the checker's own answer"
 
     def start(self) -> str:
         """Start a check, or join the one that is active; the workflow's id.
@@ -163,16 +182,15 @@ class Checker:
         """
         for attempt in range(1, START_TRIES + 1):
             try:
-                answer = self._client.post(f"{self._base}/process-comses-spam")
-            except httpx.HTTPError as error:
-                evidence = _transport(error)
+                answer = self._http.call("POST", "/process-comses-spam", seconds=self._call_seconds)
+            except CallFailed as error:
+                evidence = str(error)
             else:
-                body = _json_object(answer)
-                workflow_id = (body or {}).get("workflow_id")
-                if answer.is_success and isinstance(workflow_id, str) and workflow_id:
+                workflow_id = (answer.json_object() or {}).get("workflow_id")
+                if answer.ok and isinstance(workflow_id, str) and WORKFLOW_ID.fullmatch(workflow_id):
                     return workflow_id
-                evidence = f"{answer.status_code} {_excerpt(answer)}"
-                if 400 <= answer.status_code < 500 and answer.status_code != 429:
+                evidence = answer.excerpt()
+                if 400 <= answer.status < 500 and answer.status != 429:
                     break
             if attempt < START_TRIES:
                 self._note(f"starting the check: {evidence}; trying again")
@@ -186,19 +204,25 @@ class Checker:
         """
         parameters = {"workflow_id": workflow_id} | ({"wait": f"{wait:g}"} if wait > 0 else {})
         try:
-            answer = self._client.get(f"{self._base}/status", params=parameters)
-        except httpx.HTTPError as error:
-            raise CheckerError(_transport(error)) from None
-        body = _json_object(answer)
-        if answer.status_code != 200 or body is None:
-            raise CheckerError(f"{answer.status_code} {_excerpt(answer)}")
+            answer = self._http.call("GET", "/status", params=parameters, seconds=self._call_seconds + wait)
+        except CallFailed as error:
+            raise CheckerError(str(error)) from None
+        body = answer.json_object()
+        if answer.status != 200 or body is None:
+            raise CheckerError(answer.excerpt())
         status = str(body.get("status") or "").upper()
         if status not in TERMINAL | GOING_ON:
-            raise CheckerError(f"a status that Temporal does not have: {_excerpt(answer)}")
+            raise CheckerError(f"a status that Temporal does not have: {answer.excerpt()}")
         progress = body.get("progress")
-        counts = {str(k): v for k, v in progress.items() if isinstance(v, int)} if isinstance(progress, dict) else {}
+        counts = (
+            {one_line(k): v for k, v in progress.items() if type(v) is int and 0 <= v <= MOST}
+            if isinstance(progress, dict)
+            else {}
+        )
         reason = body.get("reason")
-        self.last = WorkflowStatus(status, one_line(str(reason)) if reason else None, counts)
+        told = body.get("worker_silent_seconds")
+        silent = float(told) if isinstance(told, int | float) and 0 <= told <= MOST else 0.0
+        self.last = WorkflowStatus(status, one_line(str(reason)) if reason else None, counts, silent)
         return self.last
 
     def wait_for_end(
@@ -234,6 +258,11 @@ class Checker:
                     on_progress(status)
                 if status.ended:
                     return status
+                if status.worker_silent_seconds > max(grace, LEAST_SILENCE_SECONDS):
+                    raise CheckerError(
+                        f"the check {workflow_id} does not go on: the checker's worker has given no sign of life for"
+                        f" {status.worker_silent_seconds:.0f} s. Look at its log on the server"
+                    )
             now = self._clock.monotonic()
             if now >= deadline:
                 raise CheckerError(f"the check {workflow_id} did not end within {limit:g} s")
@@ -257,20 +286,22 @@ class Checker:
         """
         for attempt in range(1, tries + 1):
             try:
-                answer = self._client.get(
-                    f"{self._base}/report",
+                answer = self._http.call(
+                    "GET",
+                    "/report",
                     params={"workflow_id": workflow_id},
-                    timeout=min(limit, self._call_seconds),
+                    seconds=min(limit, self._call_seconds),
+                    most_bytes=REPORT_BYTES,
                 )
-            except httpx.HTTPError as error:
-                evidence = _transport(error)
+            except CallFailed as error:
+                evidence = str(error)
             else:
-                if answer.status_code == 404:
+                if answer.status == 404:
                     return None
-                body = _json_object(answer)
-                if answer.status_code == 200 and body is not None:
+                body = answer.json_object()
+                if answer.status == 200 and body is not None:
                     return _checked_report(workflow_id, body)
-                evidence = f"{answer.status_code} {_excerpt(answer)}"
+                evidence = answer.excerpt()
             if attempt < tries:
                 self._clock.sleep(RETRY_SECONDS)
         raise CheckerError(f"the report of {workflow_id} could not be fetched: {evidence}")
@@ -282,24 +313,3 @@ def _checked_report(workflow_id: str, body: dict[str, Any]) -> dict[str, Any]:
     except ValidationError as error:
         places = ", ".join(".".join(map(str, fault["loc"])) for fault in error.errors()[:3])
         raise CheckerError(f"the report of {workflow_id} has not the form of a report ({places})") from None
-
-
-def _json_object(answer: httpx.Response) -> dict[str, Any] | None:
-    try:
-        body = answer.json()
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        return None
-    return body if isinstance(body, dict) else None
-
-
-def _transport(error: httpx.HTTPError) -> str:
-    """What went wrong on the way, in few words; never the request, which carries the key."""
-    if isinstance(error, httpx.ConnectError):
-        return "no connection (refused, or the address is not reached)"
-    if isinstance(error, httpx.TimeoutException):
-        return "no answer in time"
-    return f"the connection broke ({type(error).__name__})"
-
-
-def _excerpt(answer: httpx.Response) -> str:
-    return one_line(answer.text, 200) or "(empty)"

@@ -23,6 +23,7 @@ from .ledger import Ledger
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit with its code."""
+    os.umask(0o077)  # which items were judged spam is nobody else's business
     options = _parser().parse_args(arguments)
     logging.basicConfig(
         stream=sys.stderr,

@@ -81,6 +81,7 @@ def wait_until_gone(state_dir: Path, server: str, limit: float = 5.0) -> None:
 
 def main() -> None:
     """Hold the lock, open the run, tell its number on stdout, then watch from a process that nobody waits for."""
+    os.umask(0o077)  # as the command does
     orders = Orders(**json.load(sys.stdin))
     lock = ServerLock(Path(orders.state_dir), orders.server)
     ledger = Ledger(Path(orders.state_dir))

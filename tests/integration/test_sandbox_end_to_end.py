@@ -105,6 +105,12 @@ def test_nothing_personal_is_kept_by_the_controller(both: list[dict[str, Any]], 
     assert world.api_key.encode() not in kept
 
 
+def test_nobody_else_on_the_controller_can_read_the_history(both: list[dict[str, Any]], world: World) -> None:
+    assert both
+    modes = {path: path.stat().st_mode & 0o077 for path in [world.state_dir, *world.state_dir.rglob("*")]}
+    assert {path.name: oct(mode) for path, mode in modes.items() if mode} == {}
+
+
 def test_looking_back_works_while_the_server_sleeps(both: list[dict[str, Any]], world: World) -> None:
     assert both
     status = json.loads(spamops(world, "status", "--json").stdout)

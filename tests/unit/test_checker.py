@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import pytest
@@ -201,3 +205,100 @@ def test_readiness_needs_the_checkers_own_words(pair: Pair) -> None:
     for _ in range(3):
         assert pair.client.readiness() is not None
     assert pair.client.readiness() is None
+
+
+class Raw:
+    """Something that listens where the checker should, and sends what it likes."""
+
+    def __init__(self, send: Callable[[socket.socket], None]) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._send = send
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
+
+    def _answer(self, connection: socket.socket) -> None:
+        with suppress(OSError), connection:
+            connection.recv(65536)
+            self._send(connection)
+
+    def close(self) -> None:
+        self._listener.close()
+
+
+@contextmanager
+def raw(send: Callable[[socket.socket], None]) -> Iterator[str]:
+    server = Raw(send)
+    try:
+        yield server.url
+    finally:
+        server.close()
+
+
+def drip(connection: socket.socket) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n")
+    for _ in range(600):
+        connection.sendall(b" ")
+        threading.Event().wait(0.1)
+
+
+def test_a_checker_that_drips_bytes_does_not_keep_the_server_on() -> None:
+    with raw(drip) as url:
+        checker = Checker(url, API_KEY, call_seconds=0.6)
+        with pytest.raises(CheckerError, match="no answer in time"):
+            checker.status("check-1")
+        with pytest.raises(CheckerError, match="no answer in time"):
+            checker.wait_until_ready(1)
+
+
+def test_a_report_without_end_is_not_read_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    def flood(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while True:
+            connection.sendall(b"10000\r\n" + b" " * 0x10000 + b"\r\n")
+
+    monkeypatch.setattr("spamops.checker.REPORT_BYTES", 1024 * 1024)
+    with raw(flood) as url, pytest.raises(CheckerError, match="more than 1024 KiB"):
+        Checker(url, API_KEY, clock=FakeClock()).report("check-1")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'{"status": ' + b"[" * 100_000, b'{"status": ' + b"9" * 5000 + b"}", b"\xff\xfe", b"[]", b""],
+    ids=["deep", "digits", "not UTF-8", "a list", "empty"],
+)
+def test_a_garbled_answer_is_one_that_is_asked_again(body: bytes) -> None:
+    def answer(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(body) + body)
+
+    with raw(answer) as url, pytest.raises(CheckerError):
+        Checker(url, API_KEY).status("check-1")
+
+
+def test_what_a_report_says_cannot_drive_the_terminal_or_make_numbers_up() -> None:
+    with FakeChecker() as fake:
+        hostile = report(1)
+        hostile["by_type"] = {"\x1b]0;PWN\x07jobs": {"spam": 1}}
+        hostile["verdicts"][0]["item_id"] = "7\x1b[2J"
+        fake.order("report", Answer(body=hostile))
+        told = Checker(fake.url, API_KEY).report("check-1")
+        assert told is not None
+        assert "\x1b" not in str(told)
+    for nonsense in ({"checked": -5}, {"checked": 7}, {"classify_seconds": float("inf")}, {"checked": 10**30}):
+        with FakeChecker() as fake:
+            fake.order("report", Answer(body=json.dumps(report(1) | nonsense)))
+            with pytest.raises(CheckerError, match="form of a report"):
+                Checker(fake.url, API_KEY, clock=FakeClock()).report("check-1")
+
+
+def test_a_worker_that_died_ends_the_wait_long_before_the_limit() -> None:
+    with FakeChecker() as fake:
+        silent = status("RUNNING") | {"worker_silent_seconds": 131.0}
+        fake.order("status", Answer(body=silent))
+        with pytest.raises(CheckerError, match="no sign of life for 131 s"):
+            Checker(fake.url, API_KEY, clock=FakeClock()).wait_for_end("check-1", limit=3600, grace=120)
