@@ -148,6 +148,7 @@ class _Run:
                 )
             except LedgerError as error:
                 raise SettingsError(f"{error}; nothing was touched. Make room, or set state_dir") from error
+            self.summary.run = self.row
             with SignalGate(lambda: self.watcher.note("a run ends by shelving the server; please wait")) as gate:
                 ended_by = gate.run(self._work)
                 # From here on signals are only noted.
@@ -246,7 +247,7 @@ class _Run:
         now = self.clock.now()
         if self.server is not None:
             add_states(self.summary, self.server.seen, now, self.settings.service_units_per_hour)
-        code, reason = _outcome(error)
+        code, reason = _outcome(error, seen=self.server is not None and bool(self.server.seen))
         conclude(
             self.summary,
             code,
@@ -284,11 +285,13 @@ class _Run:
         self.watcher.note(f"warning: {text}")
 
 
-def _outcome(error: BaseException | None) -> tuple[ExitCode, str | None]:
+def _outcome(error: BaseException | None, *, seen: bool) -> tuple[ExitCode, str | None]:
     if error is None:
         return ExitCode.DONE, None
     if isinstance(error, Interrupted):
-        return error.exit_code, f"ended by signal {error.signum}"
+        return error.exit_code, f"ended by signal {error.signum}" + (
+            "" if seen else "; the server was not seen, look at it"
+        )
     if isinstance(error, SpamopsError):
         return error.exit_code, str(error)
     return ExitCode.UNEXPECTED, _told(error)

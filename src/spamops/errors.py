@@ -34,8 +34,8 @@ EXIT_CODES: dict[ExitCode, str] = {
     ExitCode.ITEMS_FAILED: "done, but some items failed",
     ExitCode.SERVER_NOT_SHELVED: "THE SERVER IS NOT SHELVED and costs money: see to it now",
     ExitCode.HISTORY_NOT_WRITTEN: "done, but the history could not be written (or, to look back: read)",
-    ExitCode.INTERRUPTED: "ended by SIGINT (Ctrl-C); the server is shelved, unless it was to be left on",
-    ExitCode.TERMINATED: "ended by SIGTERM; the server is shelved, unless it was to be left on",
+    ExitCode.INTERRUPTED: "ended by SIGINT (Ctrl-C); a server that was seen is shelved, unless it was to be left on",
+    ExitCode.TERMINATED: "ended by SIGTERM; a server that was seen is shelved, unless it was to be left on",
 }
 """One line for each code, for --help and the documentation."""
 

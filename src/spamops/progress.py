@@ -25,7 +25,8 @@ def counts(status: WorkflowStatus) -> str:
     p = status.progress
     if not p:
         return f"workflow {status.status}"
-    text = f"{p.get('checked', 0)} of {p.get('found', 0)} checked, {p.get('spam', 0)} spam"
+    # Not "of so many": what the site has in store beyond the batches read is known to nobody.
+    text = f"{p.get('checked', 0)} checked so far, {p.get('found', 0)} found, {p.get('spam', 0)} spam"
     return text + (f", {p['failed']} failed" if p.get("failed") else "")
 
 

@@ -54,10 +54,7 @@ def summary(values: Mapping[str, Any], console: Console) -> None:
         ("items checked", values.get("checked")),
         ("seconds paid for", number(values.get("active_seconds"))),
         ("of these classifying", number(values.get("classify_seconds"))),
-        (
-            "service units",
-            number(values.get("service_units")) if values.get("service_units") is not None else "no rate set",
-        ),
+        ("service units", number(values.get("service_units"))),
         ("exit code", values.get("exit_code")),
     ]
     for name, value in rows:
@@ -70,20 +67,18 @@ def summary(values: Mapping[str, Any], console: Console) -> None:
 
 def history(runs: Iterable[Mapping[str, Any]], console: Console) -> None:
     """A line a run."""
-    table = Table()
-    for heading in ("run", "started (UTC)"):
+    table = Table(caption="n: items checked. paid s: seconds that the server was paid for. SU: service units.")
+    for heading in ("run", "started (UTC)", "outcome"):
         table.add_column(heading, no_wrap=True)
-    table.add_column("server", no_wrap=True, max_width=9)
-    table.add_column("outcome", overflow="fold")
-    for heading in ("checked", "spam", "failed", "paid s", "SU"):
-        table.add_column(heading, justify="right")
+    for heading in ("n", "spam", "fail", "paid s", "SU"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for run in runs:
         table.add_row(
             str(run["id"]),
             str(run["started_at"])[:16].replace("T", " "),
-            Text(run["server"]),
-            Text(run["outcome"] or "not ended"),
-            *(number(run[key]) for key in ("checked", "spam", "failed", "active_seconds", "service_units")),
+            Text((run["outcome"] or "not ended").replace("_", " ")),
+            *(str(run[key]) if run[key] is not None else "-" for key in ("checked", "spam", "failed")),
+            *("-" if run[key] is None else f"{run[key]:.2f}" for key in ("active_seconds", "service_units")),
         )
     console.print(table)
 

@@ -21,6 +21,7 @@ class Summary:
     """One run. Times of day are ISO 8601 in UTC, durations seconds; `service_units` is None where no rate is set."""
 
     server: str
+    run: int | None = None
     exit_code: int = int(ExitCode.UNEXPECTED)
     outcome: str = ""
     reason: str | None = None
@@ -54,6 +55,7 @@ def add_states(summary: Summary, seen: Iterable[Observed], end: datetime, rate: 
     """What the server went through, what of it was paid for, until `end`; `rate` in service units an hour."""
     states = list(seen)
     if not states:
+        summary.service_units = None if rate is None else 0.0
         return
     summary.server_status_before = states[0].status
     summary.server_status_after = states[-1].status
@@ -135,7 +137,7 @@ def summarise_tasks(
     run: int | None,
 ) -> Summary:
     """The summary of a run that a playbook did, from what its tasks returned; a task that was skipped returned nothing."""
-    summary = Summary(server=server)
+    summary = Summary(server=server, run=run or None)
     seen: list[Observed] = []
     for state in [*(wake.get("states") or []), *(shelved.get("states") or [])]:
         observed = Observed(datetime.fromisoformat(state["at"]), state["status"], state["task_state"])

@@ -214,9 +214,13 @@ async def test_records_outside_the_contract_do_not_break_the_batch() -> None:
 
 
 @pytest.mark.parametrize("record", [{}, {"id": None}, {"id": True}, {"id": 1.5}, {"id": " "}, {"id": [1]}, 7, None])
-def test_record_that_no_verdict_could_name_is_told_by_its_position(record: Any) -> None:
-    with pytest.raises(SiteFaulty, match="record 2 "):
-        items([{"id": 1}, record])
+def test_record_that_no_verdict_could_name_is_told_by_its_position(
+    record: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert [item.id for item in items([{"id": 1}, record, {"id": 2}])] == ["1", "2"]
+    assert vars(caplog.records[-1])["spamcheck_fields"] == {"count": 1, "positions": "2"}
+    with pytest.raises(SiteFaulty, match="none of the 2 records"):
+        items([record, record])
 
 
 HTML_PAGE = f"<html><body>{SECRET_TEXT}</body></html>"

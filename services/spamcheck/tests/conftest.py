@@ -186,7 +186,7 @@ class FakeClassifier:
         return Verdict(spam, 0.9, "rules", ("keyword",) if spam else (), f"reasoning about {item.fields['title']}")
 
     async def readiness(self) -> Readiness:
-        return Readiness(ready=True, models={})
+        return Readiness(models={})
 
     async def aclose(self) -> None:
         pass

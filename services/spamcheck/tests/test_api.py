@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +15,7 @@ import httpx
 import pytest
 from temporalio.client import Client
 
+from spamcheck.api import wait_seconds
 from spamcheck.items import Item
 from spamcheck.journal import Journal
 from spamcheck.messages import Ref
@@ -83,8 +86,6 @@ def test_faulty_requests_get_json(api_alone: str, http: httpx.Client) -> None:
         ("GET", "/process-comses-spam", 405),
         ("GET", "/status", 422),
         ("GET", "/status?workflow_id=../../etc/passwd", 422),
-        ("GET", f"/status?workflow_id={KNOWN}&wait=31", 422),
-        ("GET", f"/status?workflow_id={KNOWN}&wait=nan", 422),
         ("GET", f"/status?workflow_id={KNOWN}", 404),
         ("GET", f"/report?workflow_id={KNOWN}", 404),
     ]
@@ -94,15 +95,141 @@ def test_faulty_requests_get_json(api_alone: str, http: httpx.Client) -> None:
         assert "passwd" not in answer.text
 
 
-def test_an_error_of_the_program_is_json_and_ends_nothing(
-    api_alone: str, http: httpx.Client, tmp_path: Path, rows: Any
+@pytest.mark.parametrize("wait", ["", "abc", "nan", "-1", "-inf", "1e-9"])
+def test_a_caller_whose_wait_makes_no_sense_gets_the_status_at_once(
+    wait: str, api: str, http: httpx.Client, journal: Journal
 ) -> None:
-    journal = tmp_path / "state" / "journal.db"
-    rows(journal, "ALTER TABLE runs RENAME TO lost")
-    answer = http.get(f"{api_alone}/status", params={"workflow_id": KNOWN})
-    assert (answer.status_code, "detail" in answer.json()) == (500, True)
-    rows(journal, "ALTER TABLE lost RENAME TO runs")
+    journal.begin_run(KNOWN)
+    answer = http.get(f"{api}/status", params={"workflow_id": KNOWN, "wait": wait}, timeout=20)
+    assert (answer.status_code, answer.json()["status"]) == (200, "RUNNING")
+
+
+@pytest.mark.parametrize("wait", ["60", "31", "inf", "1e400"])
+def test_a_caller_who_would_wait_too_long_still_sees_the_end(
+    wait: str, api_alone: str, http: httpx.Client, journal: Journal
+) -> None:
+    journal.begin_run(KNOWN)
+    journal.end_run(KNOWN, "COMPLETED", None)
+    answer = http.get(f"{api_alone}/status", params={"workflow_id": KNOWN, "wait": wait})
+    assert (answer.status_code, answer.json()["status"]) == (200, "COMPLETED")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("60", 30), ("30", 30), ("2.5", 2.5), ("inf", 30), ("-5", 0), ("nan", 0), ("abc", 0), ("", 0)],
+)
+def test_no_wait_is_longer_than_proxies_allow(text: str, seconds: float) -> None:
+    assert wait_seconds(text) == seconds
+
+
+# The journal damaged, locked or gone
+
+
+def damage(path: Path) -> None:
+    """Every page is garbage, for everybody who reads from now on."""
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE makes_others_forget_what_they_have_read (x)")
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        path.write_bytes(b"garbage " * 8192)
+
+
+def strip(path: Path) -> None:
+    """The rows have lost their form."""
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("ALTER TABLE runs RENAME TO lost")
+        db.execute("ALTER TABLE workers RENAME TO lost_too")
+        db.execute("ALTER TABLE totals RENAME TO lost_as_well")
+
+
+def replace(path: Path) -> None:
+    path.parent.rename(path.parent.with_name("aside"))
+    Journal(path.parent).close()
+
+
+RUINS = {"damaged": damage, "stripped": strip, "gone": Path.unlink, "replaced": replace}
+
+
+@pytest.mark.parametrize("ruin", RUINS.values(), ids=RUINS)
+def test_a_ruined_journal_costs_nobody_the_status_of_a_run(
+    ruin: Callable[[Path], None], api: str, http: httpx.Client, journal: Journal, make_settings: Any
+) -> None:
+    workflow_id = http.post(f"{api}/process-comses-spam").json()["workflow_id"]
+    journal.add_batch(workflow_id, 1, [Ref("1", "job", "a")], 3)
+    http.get(f"{api}/status", params={"workflow_id": workflow_id})
+    ruin(journal.path)
+
+    def status(run: str, wait: str = "0") -> httpx.Response:
+        return http.get(f"{api}/status", params={"workflow_id": run, "wait": wait})
+
+    answer = status(workflow_id, "0.3")
+    assert answer.status_code == 200
+    body = answer.json()
+    assert (body["status"], body["stale"], body["progress"]["found"]) == ("RUNNING", True, 1)
+    answer = status(KNOWN)
+    assert (answer.status_code, "detail" in answer.json()) == (404, True)
+    ok = http.get(f"{api}/ok", params={"detail": "true"})
+    assert ok.status_code == 503
+    assert ok.json()["reasons"][0].startswith("journal: ")
+    assert (ok.json()["temporal"], ok.json()["worker"] == "ok") == ("ok", False)
+    report = http.get(f"{api}/report", params={"workflow_id": workflow_id})
+    assert (report.status_code, report.json()["detail"].startswith("journal: ")) == (503, True)
+    metrics = http.get(f"{api}/metrics")
+    assert (metrics.status_code, 'spamcheck_up{part="journal"} 0.0' in metrics.text) == (200, True)
+    start = http.post(f"{api}/process-comses-spam")
+    assert (start.status_code, start.json()["detail"].startswith("journal: ")) == (503, True)
+
+    async def terminate() -> None:
+        client = await Client.connect(make_settings().temporal_address)
+        await client.get_workflow_handle(workflow_id).terminate(reason="stopped by the operator")
+
+    asyncio.run(terminate())
+    body = status(workflow_id).json()
+    assert (body["status"], body["reason"], body["stale"]) == ("TERMINATED", "stopped by the operator", True)
+
+
+def test_a_run_of_before_the_restart_is_asked_of_temporal_when_the_journal_is_ruined(
+    processes: Any, temporal: Any, http: httpx.Client, journal: Journal, tmp_path: Path
+) -> None:
+    common = {"temporal_address": temporal.address, "temporal_task_queue": f"restart-{tmp_path}"}
+    first = processes("api", **common)
+    workflow_id = http.post(f"{first.address()}/process-comses-spam").json()["workflow_id"]
+    first.kill()
+    api = processes("api", **common).address()
+    strip(journal.path)
+    answer = http.get(f"{api}/status", params={"workflow_id": workflow_id})
+    assert (answer.status_code, answer.json()["status"], answer.json()["stale"]) == (200, "RUNNING", True)
+
+
+def test_without_journal_and_temporal_no_run_is_said_to_be_unknown(
+    api_alone: str, http: httpx.Client, journal: Journal
+) -> None:
     assert http.get(f"{api_alone}/status", params={"workflow_id": KNOWN}).status_code == 404
+    strip(journal.path)
+    answer = http.get(f"{api_alone}/status", params={"workflow_id": KNOWN})
+    assert (answer.status_code, answer.json()["status"], answer.json()["stale"]) == (200, "RUNNING", True)
+    assert len(http.get(f"{api_alone}/ok").json()["reasons"]) == 3
+
+
+def test_a_locked_journal_hides_neither_itself_nor_the_end_of_a_run(
+    api: str, http: httpx.Client, journal: Journal, make_settings: Any
+) -> None:
+    workflow_id = http.post(f"{api}/process-comses-spam").json()["workflow_id"]
+
+    async def terminate() -> None:
+        client = await Client.connect(make_settings().temporal_address)
+        await client.get_workflow_handle(workflow_id).terminate(reason="stopped by the operator")
+
+    asyncio.run(terminate())
+    with contextlib.closing(sqlite3.connect(journal.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        ok = http.get(f"{api}/ok")
+        assert (ok.status_code, ok.json()["reasons"][0]) == (503, "journal: database is locked")
+        answer = http.get(f"{api}/status", params={"workflow_id": workflow_id})
+        assert (answer.status_code, answer.json()["status"]) == (200, "TERMINATED")
+        assert http.get(f"{api}/report", params={"workflow_id": workflow_id}).status_code == 200
+        assert http.get(f"{api}/metrics").status_code == 200
+        assert http.post(f"{api}/process-comses-spam").status_code == 503
+    assert http.get(f"{api}/ok").json()["reasons"] == ["no worker has started"]
 
 
 # Temporal down
@@ -135,7 +262,8 @@ def test_status_of_a_known_run_is_no_error_while_temporal_is_down(
     assert (body["status"], body["stale"], body["progress"]["found"]) == ("RUNNING", True, 1)
     began = time.monotonic()
     assert http.get(f"{api_alone}/status", params={"workflow_id": KNOWN, "wait": 1}).json()["stale"] is True
-    assert 0.9 < time.monotonic() - began < 6
+    # The time-outs of Temporal come on top of the second that was asked for; unlimited, it would be 30 s or more.
+    assert 0.9 < time.monotonic() - began < 20
     journal.end_run(KNOWN, "COMPLETED", None)
     body = http.get(f"{api_alone}/status", params={"workflow_id": KNOWN}).json()
     assert (body["status"], body["stale"]) == ("COMPLETED", True)
@@ -167,12 +295,26 @@ def test_ok_needs_a_worker_that_is_alive(api: str, http: httpx.Client, journal: 
         "status": "ok",
         "classifier": "rules",
         "models": {"llama3.2": "not loaded"},
+        "journal": "ok",
         "temporal": "ok",
         "worker": "ok",
     }
     rows(journal.path, "UPDATE workers SET beat_at = beat_at - 60")
     answer = http.get(f"{api}/ok")
     assert (answer.status_code, "no sign of life" in answer.json()["reasons"][0]) == (503, True)
+
+
+def test_a_worker_that_died_in_a_run_is_told_by_status(
+    api: str, http: httpx.Client, journal: Journal, rows: Any
+) -> None:
+    workflow_id = http.post(f"{api}/process-comses-spam").json()["workflow_id"]
+    journal.beat("1@host", "rules", {})
+    told = http.get(f"{api}/status", params={"workflow_id": workflow_id}).json()
+    assert "worker_silent_seconds" not in told
+    rows(journal.path, "UPDATE workers SET beat_at = beat_at - 60")
+    told = http.get(f"{api}/status", params={"workflow_id": workflow_id}).json()
+    assert told["status"] == "RUNNING"
+    assert 60 <= told["worker_silent_seconds"] < 90
 
 
 def test_starting_twice_gives_the_same_run(api: str, http: httpx.Client) -> None:
@@ -238,14 +380,15 @@ async def test_the_long_poll_ends_with_the_run(processes: Any, bench: Any, http:
             workflow_id = (await client.post(f"{api}/process-comses-spam")).json()["workflow_id"]
             began = time.monotonic()
             answer = await client.get(f"{api}/status", params={"workflow_id": workflow_id, "wait": 0.5})
-            assert (answer.json()["status"], 0.4 < time.monotonic() - began < 5) == ("RUNNING", True)
+            assert (answer.json()["status"], 0.4 < time.monotonic() - began < 20) == ("RUNNING", True)
             polling = asyncio.create_task(client.get(f"{api}/status", params={"workflow_id": workflow_id, "wait": 30}))
             await asyncio.sleep(0.2)
             go_on.set()
             await parts.client.get_workflow_handle(workflow_id).result()
             ended_at = time.monotonic()
             answer = await polling
-            assert time.monotonic() - ended_at < 1
+            # Generous for a busy machine: an end that is not noticed would be told when the 30 s are over.
+            assert time.monotonic() - ended_at < 15
         status = answer.json()
         assert status == {
             "workflow_id": workflow_id,

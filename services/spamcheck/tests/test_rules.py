@@ -287,29 +287,26 @@ def test_deleted_and_empty_items_are_never_called_spam() -> None:
 
 
 async def test_a_huge_text_does_not_silence_the_worker_meanwhile() -> None:
-    longest = 0.0
+    beats = 0
 
     async def heartbeat() -> None:
-        nonlocal longest
+        nonlocal beats
         while True:
-            began = time.monotonic()
             await asyncio.sleep(0.01)
-            longest = max(longest, time.monotonic() - began)
+            beats += 1
 
     beating = asyncio.create_task(heartbeat())
-    began = time.monotonic()
     await RulesClassifier(THRESHOLD).classify(item(description="some words of a model " * 200_000))
-    await asyncio.sleep(0.02)
     beating.cancel()
-    # Held up for all of it, the longest silence would be the whole time.
-    assert 0 < longest < (time.monotonic() - began) / 2
+    # Counted, not timed: held up, it would be one at most, on a machine however busy.
+    assert beats > 5
 
 
 async def test_every_verdict_says_that_rules_gave_it() -> None:
     classifier = RulesClassifier(THRESHOLD)
     given = await classifier.classify(SPAM["casino"])
     assert given.by == "rules"
-    assert (await classifier.readiness()).ready
+    assert (await classifier.readiness()).models == {}
 
 
 @pytest.mark.parametrize("threshold", [0.1, 0.5, 0.9])

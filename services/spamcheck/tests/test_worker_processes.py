@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+
+from spamcheck.journal import Journal
 
 ITEMS = 60
 DELAY = 0.05
@@ -71,9 +78,11 @@ def test_a_killed_api_does_not_touch_the_run(stack: Any, processes: Any, http: h
     site, api, _worker, settings = stack
     workflow_id = start(http, api.address())
     reach(site, 10)
+    site.down = True  # so that the run cannot end while the API comes back
     api.kill()
     again = processes("api", **settings).address()
     assert http.post(f"{again}/process-comses-spam").json() == {"workflow_id": workflow_id, "already_running": True}
+    site.down = False
     assert end(http, again, workflow_id)["status"] == "COMPLETED"
     all_once(site)
 
@@ -152,6 +161,42 @@ def test_a_worker_without_temporal_waits_with_one_line(processes: Any, free_port
     time.sleep(1)
     assert len(worker.text().splitlines()) == 1
     assert worker.terminate() == 0
+
+
+def test_a_worker_that_lost_temporal_gives_no_sign_of_life(processes: Any, own_temporal: Any, tmp_path: Path) -> None:
+    processes("worker", temporal_address=own_temporal.address)
+    journal = Journal(tmp_path / "state")
+
+    def age() -> float:
+        worker = journal.worker()
+        return worker.age if worker else float("inf")
+
+    def reached(condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 60
+        while not condition():
+            assert time.monotonic() < deadline, age()
+            time.sleep(0.05)
+
+    reached(lambda: age() < 1)
+    own_temporal.kill()
+    reached(lambda: age() > 4)  # four beats left out
+    own_temporal.start()
+    reached(lambda: age() < 1)
+    journal.close()
+
+
+@pytest.mark.parametrize("name", ["api", "worker"])
+def test_help_and_version_need_no_settings(name: str, tmp_path: Path) -> None:
+    def told(option: str) -> str:
+        command = [sys.executable, "-m", f"spamcheck.{name}", option]
+        answer = subprocess.run(command, env={}, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert (answer.returncode, answer.stderr) == (0, "")
+        return answer.stdout
+
+    text = told("--help")
+    for word in (f"usage: spamcheck-{name}", "environment", "API_KEY", "exit codes"):
+        assert word in text
+    assert told("--version") == f"spamcheck-{name} {version('spamcheck')}\n"
 
 
 def test_a_port_in_use_is_said_in_words(processes: Any) -> None:

@@ -421,9 +421,11 @@ async def test_classify_seconds_are_the_time_in_which_something_was_classified(b
             parts.source.add(f"{number}")
         parts.classifier.on_classify = lambda _item: asyncio.sleep(0.3)
         await parts.run()
-        assert 0.3 <= parts.journal.classify_seconds(parts.workflow_id) < 0.9
-        [seconds] = {round(row["seconds"], 1) for row in parts.journal.settled_rows(parts.workflow_id, "submitted")}
-        assert seconds == 0.3
+        seconds = [row["seconds"] for row in parts.journal.settled_rows(parts.workflow_id, "submitted")]
+        assert len(seconds) == 4
+        assert min(seconds) > 0.29
+        # Four at once: compared with their sum, because on a busy machine each takes longer.
+        assert max(seconds) <= parts.journal.classify_seconds(parts.workflow_id) < 0.75 * sum(seconds)
 
 
 async def test_an_item_whose_verdict_is_in_the_journal_is_never_sent_again(bench: Any) -> None:

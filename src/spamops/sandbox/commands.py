@@ -109,6 +109,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _words(cloud: str, site: str, checker: str, folder: Path) -> str:
+    bin_dir = Path(sys.executable).parent
     return f"""The sandbox is up. Ctrl-C stops it.
 
   cloud     {cloud}   one server, SHELVED_OFFLOADED
@@ -116,9 +117,12 @@ def _words(cloud: str, site: str, checker: str, folder: Path) -> str:
   checker   {checker}   answers while the server is ACTIVE
   files     {folder}
 
-Try, in another terminal of this folder:
+Try, in another terminal, in the same folder:
 
-  spamops run --config {folder}/spamops.toml
-  SPAMOPS_SANDBOX_DIR={folder} ansible-playbook playbooks/run_check.yml
-  spamops status --config {folder}/spamops.toml
+  export PATH={bin_dir}:$PATH SPAMOPS_CONFIG={folder}/spamops.toml
+  export SPAMOPS_SANDBOX_DIR={folder} no_proxy=127.0.0.1
+
+  spamops run
+  spamops status
+  ansible-playbook playbooks/run_check.yml
 """

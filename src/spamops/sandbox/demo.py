@@ -59,6 +59,17 @@ def run(*, playbook: Path, items: int, seed: int, as_json: bool, keep: bool) -> 
     return demo.show(as_json)
 
 
+def _environment() -> dict[str, str]:
+    """This process's environment without what would lead the playbook elsewhere: proxies, settings of Ansible and of other
+    clouds, a locale that Ansible refuses."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.lower().endswith("_proxy") and not name.startswith(("ANSIBLE_", "OS_", "LC_"))
+    }
+    return kept | {"LC_ALL": "C.UTF-8"}
+
+
 def _ansible_playbook() -> str | None:
     beside = Path(sys.executable).parent / "ansible-playbook"
     return str(beside) if beside.is_file() else shutil.which("ansible-playbook")
@@ -89,7 +100,7 @@ class _Demo:
         self.process = subprocess.Popen(
             [self.ansible, "-i", str(self.playbook.parent.parent / "inventories" / "sandbox"), str(self.playbook)],
             env={
-                **os.environ,
+                **_environment(),
                 "ANSIBLE_CONFIG": str(self.playbook.parent.parent / "ansible.cfg"),
                 "ANSIBLE_FORCE_COLOR": "0",
                 "ANSIBLE_NOCOLOR": "1",
@@ -143,6 +154,9 @@ class _Demo:
         for process in left:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
+        if self.process is not None and not self.result:
+            _, status, task_state = self.world.cloud.history(self.world.server_id)[-1]
+            self.watcher.note(f"server {SERVER_NAME}: {status}" + (f" ({task_state})" if task_state else ""))
         self.world.stop()
 
     def _descendants(self) -> list[psutil.Process]:

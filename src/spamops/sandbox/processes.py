@@ -4,9 +4,11 @@ is switched on and ended when it goes away."""
 from __future__ import annotations
 
 import base64
+import ctypes
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -16,6 +18,17 @@ from pathlib import Path
 from ..text import one_line
 
 STOP_SECONDS = 5.0
+
+
+_LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def _die_with_parent() -> None:
+    """In a new child: ask the kernel for SIGKILL when the thread that started it is gone, also by `kill -9`. That thread lives
+    as long as the sandbox."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class MissingPart(Exception):
@@ -121,6 +134,7 @@ class CheckerProcesses:
                         stdout=log,
                         stderr=log,
                         start_new_session=True,
+                        preexec_fn=_die_with_parent,
                     )
 
     def stop(self) -> None:

@@ -79,6 +79,9 @@ class Activities:
             if item is None:
                 self._journal.settle(*key, "superseded")
                 return Judged(None, "superseded")
+            if item.unreadable:
+                text = f"its content cannot be read ({item.unreadable})"
+                raise ApplicationError(text, type="ContentUnreadable", non_retryable=True)
             # A verdict may be on its way to the site from a try that was cut off: `submit` has to know.
             if state != "sending" and not self._journal.classifying(*key):
                 raise _run_has_ended()

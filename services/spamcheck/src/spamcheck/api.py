@@ -24,7 +24,7 @@ from .journal import API_BUSY_SECONDS, JOURNAL_FAULTS, Journal
 from .logs import event
 from .messages import WORKFLOW_ID_PATTERN
 from .metrics import Counted, Metrics
-from .runs import PARTS, JournalDown, Runs, State, TemporalDown
+from .runs import PARTS, WORKER_SILENCE_SECONDS, JournalDown, Runs, State, TemporalDown
 from .settings import Settings
 from .temporal import connect
 
@@ -74,10 +74,15 @@ def build_app(settings: Settings, journal: Journal, runs: Runs) -> FastAPI:
 
     @app.get("/status")
     async def status(workflow_id: WorkflowId, wait: str = "") -> Response:
-        state = await runs.state(workflow_id, _wait_seconds(wait))
+        state = await runs.state(workflow_id, wait_seconds(wait))
         if state is None:
             return _no_run(workflow_id)
-        return JSONResponse(_status(state))
+        body = _status(state)
+        silence = runs.worker_silence()
+        if state.run.status == "RUNNING" and silence > WORKER_SILENCE_SECONDS:
+            # Temporal goes on waiting for another worker; whoever pays for this machine need not.
+            body["worker_silent_seconds"] = round(silence, 1)
+        return JSONResponse(body)
 
     @app.get("/report")
     async def whole_report(workflow_id: WorkflowId) -> Response:
@@ -101,7 +106,7 @@ def build_app(settings: Settings, journal: Journal, runs: Runs) -> FastAPI:
     return app
 
 
-def _wait_seconds(text: str) -> float:
+def wait_seconds(text: str) -> float:
     """From 0 to MAX_WAIT_SECONDS. Whatever else is asked for is no reason to keep the status from a caller."""
     try:
         seconds = float(text)

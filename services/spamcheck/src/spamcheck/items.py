@@ -20,7 +20,8 @@ class Item:
     `id` is what a verdict names (on CoMSES the moderation record's id). `fields` holds the text by field name, HTML
     already turned to text, empty fields left out. `links` holds every address found, markup's targets included, in
     order and once each. `content_hash` tells one version of the text from another. `gone` is true where the content
-    itself was deleted and only the record is left.
+    itself was deleted and only the record is left. `unreadable` says, in words without content, why the content could not
+    be turned into text: nothing may judge such an item.
     """
 
     id: str
@@ -29,6 +30,7 @@ class Item:
     fields: Mapping[str, str] = field(default_factory=dict)
     links: tuple[str, ...] = ()
     gone: bool = False
+    unreadable: str = ""
 
     @property
     def characters(self) -> int:

@@ -45,11 +45,12 @@ def run(program: str, description: str, work: Work, *refusals: type[Exception]) 
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {version('spamcheck')}")
     parser.parse_args()
+    told: tuple[type[Exception], ...] = (SettingsError, JournalError, *refusals)
     try:
         settings = load()
         logs.configure(settings.log_level)
         asyncio.run(_until_signalled(settings, work))
-    except (SettingsError, JournalError, *refusals) as error:
+    except told as error:
         print(error, file=sys.stderr)  # noqa: T201 -- before there is a log
         return 2
     except Exception as error:  # noqa: BLE001 -- the last resort: a line in the log and an exit code

@@ -39,6 +39,7 @@ _DOWN = (RPCError, RuntimeError, OSError, asyncio.TimeoutError, WrongKey)
 """What the SDK raises when Temporal does not answer, or not with anything that can be read: RuntimeError from a client
 that was never connected, WrongKey from the codec."""
 _UNKNOWN_REASON = "Temporal does not know this run: its store was lost, or the run was deleted"
+_NOTHING = Counts()
 
 
 class TemporalDown(Exception):
@@ -54,7 +55,7 @@ class State:
     """How a run is. `stale`: Temporal or the journal did not answer, this is what was known last."""
 
     run: Run
-    counts: Counts = Counts()
+    counts: Counts = _NOTHING
     stale: bool = False
 
 
@@ -142,7 +143,7 @@ class Runs:
         if run is None:
             run, stale = (remembered.run if remembered else Run(workflow_id, time.time())), True
         state = await self._refreshed(run)
-        counts = remembered.counts if remembered else Counts()
+        counts = remembered.counts if remembered else _NOTHING
         if not stale:
             try:
                 counts = self._journal.counts(workflow_id)
@@ -205,11 +206,19 @@ class Runs:
 
     def worker(self) -> WorkerSeen | None:
         """The worker that is alive, None when there is none or the journal cannot tell."""
+        worker = self._last_worker()
+        return worker if worker is not None and worker.age <= WORKER_SILENCE_SECONDS else None
+
+    def worker_silence(self) -> float:
+        """Seconds since the last sign of life of a worker; 0 when there was none yet or the journal cannot tell."""
+        worker = self._last_worker()
+        return 0.0 if worker is None else worker.age
+
+    def _last_worker(self) -> WorkerSeen | None:
         try:
-            worker = self._journal.worker()
+            return self._journal.worker()
         except JOURNAL_FAULTS:
             return None
-        return worker if worker is not None and worker.age <= WORKER_SILENCE_SECONDS else None
 
     async def _start(self, workflow_id: str) -> None:
         await self._client.start_workflow(

@@ -8,7 +8,6 @@ environment wins over files.
 from __future__ import annotations
 
 import base64
-import binascii
 import os
 from pathlib import Path
 from typing import Literal
@@ -54,7 +53,10 @@ class Settings(BaseSettings):
         20, ge=1, description="items set aside in a row, with none done, that end the run as FAILED"
     )
     fresh_seconds: float = Field(
-        60, gt=0, description="a verdict is sent only for a text seen in a batch at most this old"
+        2,
+        gt=0,
+        description="a verdict is sent only for a text seen in a batch that was read at most this long ago; sends at the"
+        " same time share a read",
     )
     classify_timeout_seconds: float = Field(1800, gt=0, description="limit of one try to classify one item, all models")
     heartbeat_timeout_seconds: float = Field(
@@ -112,7 +114,7 @@ class Settings(BaseSettings):
     def _usable_payload_key(cls, value: SecretStr) -> SecretStr:
         try:
             key = base64.b64decode(value.get_secret_value().strip(), validate=True)
-        except binascii.Error:
+        except ValueError:  # not base64, or not even ASCII
             key = b""
         if len(key) != 32:
             raise ValueError("must be 32 bytes in base64, for example: openssl rand -base64 32")

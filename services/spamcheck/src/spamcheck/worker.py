@@ -84,7 +84,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         worker = build_worker(client, Activities(source, classifier, journal, settings), settings)
         async with contextlib.AsyncExitStack() as stack:
             running = asyncio.create_task(worker.run())
-            stack.push_async_callback(_cancelled, asyncio.create_task(_beat(journal, client, identity, classifier, settings)))
+            stack.push_async_callback(
+                _cancelled, asyncio.create_task(_beat(journal, client, identity, classifier, settings))
+            )
             event(_log, logging.INFO, "worker runs", queue=settings.temporal_task_queue, at_once=settings.items_at_once)
             stopping = asyncio.create_task(stop.wait())
             stack.push_async_callback(_cancelled, stopping)
@@ -119,9 +121,7 @@ async def _connected(settings: Settings, stop: asyncio.Event) -> Client | None:
     return None
 
 
-async def _beat(
-    journal: Journal, client: Client, identity: str, classifier: Classifier, settings: Settings
-) -> None:
+async def _beat(journal: Journal, client: Client, identity: str, classifier: Classifier, settings: Settings) -> None:
     """Enter a sign of life every BEAT_SECONDS, with the state of the models as last seen.
 
     A worker whose own connection to Temporal is lost gets no work: it stays silent, which /ok tells.
@@ -138,10 +138,9 @@ async def _beat(
         while True:
             # Neither a lost connection nor a full disk may end the worker.
             with contextlib.suppress(Exception):
-                await asyncio.wait_for(
-                    client.service_client.check_health(timeout=timedelta(seconds=HEALTH_SECONDS)), HEALTH_SECONDS
-                )
-                journal.beat(identity, settings.classifier, models)
+                limit = timedelta(seconds=HEALTH_SECONDS)
+                if await asyncio.wait_for(client.service_client.check_health(timeout=limit), HEALTH_SECONDS):
+                    journal.beat(identity, settings.classifier, models)
             await asyncio.sleep(BEAT_SECONDS)
     finally:
         looking.cancel()

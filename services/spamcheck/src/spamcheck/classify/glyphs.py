@@ -24,19 +24,43 @@ _WORD = re.compile("[^\\W_]+")
 # Mathematical and enclosed letters in a row: a word dressed up. Single ones are mathematics.
 _DRESSED_WORD = re.compile("[\U0001d400-\U0001d7ff\u24b6-\u24e9\U0001f130-\U0001f189]{4,}")
 
+_MOST_MARKS = 8
+"""Marks on one letter. Vietnamese, Hebrew, Tibetan and the phonetic alphabet need up to five; more hide a text."""
+
+
+def _is_mark(character: str) -> bool:
+    """Whether normalization sorts the character after a letter, or makes it into nothing but such characters."""
+    return all(
+        unicodedata.combining(part) or unicodedata.category(part) in {"Mn", "Me"}
+        for part in unicodedata.normalize("NFKD", character)
+    )
+
+
+# Beyond, there are ideographs and, hidden as such already, variation selectors.
+_MARK = f"[{''.join(filter(_is_mark, map(chr, range(0x300, 0x20000))))}]"
+_PILED_MARKS = re.compile(f"({_MARK}{{{_MOST_MARKS}}}){_MARK}+")
+
 _MOST_GROWTH = 2
 """NFKC may turn one character into 18 (U+FDFA); a text that would grow more than this is left as it is."""
 
 
 def hidden_characters(text: str) -> int:
-    """How many characters of the text are invisible or change its direction, beyond what languages need."""
-    return len(_HIDDEN.findall(text)) + len(_JOINED_LATIN.findall(text))
+    """How many characters of the text are invisible or change its direction, or pile up, beyond what languages need."""
+    return len(_HIDDEN.findall(text)) + len(_JOINED_LATIN.findall(text)) + len(text) - len(without_piles(text))
 
 
 def disguised_words(text: str) -> int:
     """How many words hold look-alike letters of another script, or are written in mathematical letters."""
     mixed = sum(map(_is_mixed, _WORD.findall(text))) if _TWIN.search(text) else 0
     return mixed + len(_DRESSED_WORD.findall(text))
+
+
+def without_piles(text: str) -> str:
+    """The text with at most _MOST_MARKS combining marks in a row.
+
+    Normalization sorts such a row in the square of its length, so this comes before it, always.
+    """
+    return text if text.isascii() else _PILED_MARKS.sub(r"\1", text)
 
 
 def reveal(text: str) -> str:
@@ -46,6 +70,7 @@ def reveal(text: str) -> str:
     """
     shown = _IGNORED.sub("", _JOINED_LATIN.sub("", text.translate(_TAG_LETTERS)))
     shown = _HIDDEN.sub("", shown).encode("utf-8", "replace").decode("utf-8")
+    shown = without_piles(shown)
     unified = unicodedata.normalize("NFKC", shown)
     return unified if len(unified) <= _MOST_GROWTH * len(shown) else shown
 

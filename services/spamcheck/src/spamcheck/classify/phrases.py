@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping
 from typing import Generic, TypeVar
 
+from . import glyphs
+
 Group = TypeVar("Group", bound=Hashable)
 
 _WORD = re.compile(r"[^\W_]+")
@@ -23,7 +25,9 @@ def fold(text: str) -> str:
     """The text for comparing: no case, no accents."""
     if text.isascii():
         return text.lower()
-    return unicodedata.normalize("NFC", _ACCENT.sub("", unicodedata.normalize("NFD", text.casefold())))
+    apart = unicodedata.normalize("NFD", glyphs.without_piles(text.casefold()))
+    # What stood between accents may now stand in a row.
+    return unicodedata.normalize("NFC", glyphs.without_piles(_ACCENT.sub("", apart)))
 
 
 def words(folded: str) -> list[str]:

@@ -103,8 +103,8 @@ class RulesClassifier:
         return verdict(await examine_aside(item), self._threshold)
 
     async def readiness(self) -> Readiness:
-        """Always ready."""
-        return Readiness(ready=True, models={})
+        """No model is needed."""
+        return Readiness(models={})
 
     async def aclose(self) -> None:
         """Nothing to close."""

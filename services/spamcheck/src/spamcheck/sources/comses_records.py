@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ..items import Item, content_hash
+from ..logs import event, place
 from .base import SiteFaulty
 from .html import clean, html_to_text, links_in_text, once
+
+_log = logging.getLogger(__name__)
+
+MAX_DEPTH = 64
+"""Lists and objects inside each other. The site's own records have three; reading deeper ones exhausts the stack."""
+MAX_ID_CHARACTERS = 100
+_POSITIONS_TOLD = 10
 
 HTML_FIELDS = frozenset({"description", "bio", "researchInterests"})
 """Rendered from Markdown by the site. Every other field is as its author typed it, markup included."""
@@ -16,35 +25,104 @@ ADDRESS_FIELDS = frozenset({"externalUrl", "personalUrl", "professionalUrl"})
 """The whole value is one address, whatever its form."""
 
 
-def items(answer: Any) -> list[Item]:
-    """Every record of a batch, in its order.
+class Unreadable(Exception):
+    """The content cannot be turned into text. The message says why, without content."""
 
-    Raises SiteFaulty where the batch is not a list, or a record has no id and so no verdict could name it.
+
+class BatchReader:
+    """Turns batches into items, one by one, for a thread that gives others their turn.
+
+    Parsing markup is slow, and a batch is read again and again while few of its records change: those of the latest
+    batch that come again unchanged are not parsed anew.
     """
-    if not isinstance(answer, list):
-        raise SiteFaulty(f"the site's batch is not a list of records but JSON of another kind ({_kind(answer)})")
-    return [_item(record, position) for position, record in enumerate(answer, start=1)]
+
+    def __init__(self) -> None:
+        """Know nothing yet."""
+        self._known: dict[tuple[str, str], Item] = {}
+        self._skipped: list[int] = []
+        self._read_one = False
+
+    def items(self, answer: Any) -> Iterator[Item]:
+        """Every record of a batch, in its order. One without a usable id is left out: no verdict could name it.
+
+        Raises SiteFaulty where the batch is not a list, or where no record has a usable id and none ever had: then this is
+        not the site that we know. Later it is what is left when everything else is done.
+        """
+        if not isinstance(answer, list):
+            raise SiteFaulty(f"the site's batch is not a list of records but JSON of another kind ({_kind(answer)})")
+        skipped = [position for position, record in enumerate(answer, start=1) if _id(record) is None]
+        if skipped and len(skipped) == len(answer) and not self._read_one:
+            raise SiteFaulty(f"none of the {len(answer)} records of the site's batch is an object with a usable id")
+        if skipped and skipped != self._skipped:
+            told = ", ".join(map(str, skipped[:_POSITIONS_TOLD])) + (", ..." if skipped[_POSITIONS_TOLD:] else "")
+            event(_log, logging.WARNING, "records without a usable id left out", count=len(skipped), positions=told)
+        self._skipped = skipped
+        self._read_one = self._read_one or len(skipped) < len(answer)
+        before, self._known = self._known, {}
+        for record in answer:
+            record_id = _id(record)
+            if record_id is not None:
+                item = _item(record_id, record, before)
+                self._known[item.id, item.content_hash] = item
+                yield item
 
 
-def _item(record: Any, position: int) -> Item:
-    if not isinstance(record, dict):
-        raise SiteFaulty(f"record {position} of the site's batch is not an object ({_kind(record)})")
-    record_id = record.get("id")
-    if isinstance(record_id, bool) or not isinstance(record_id, int | str) or not str(record_id).strip():
-        raise SiteFaulty(f"record {position} of the site's batch has no usable id")
+def items(answer: Any) -> list[Item]:
+    """All items of one batch. Raises SiteFaulty as BatchReader does."""
+    return list(BatchReader().items(answer))
+
+
+def _id(record: Any) -> str | None:
+    """The record's id as text; None where it has none that a verdict could name."""
+    record_id = record.get("id") if isinstance(record, dict) else None
+    if isinstance(record_id, bool) or not isinstance(record_id, int | str):
+        return None
+    if isinstance(record_id, int) and abs(record_id) >= 10**MAX_ID_CHARACTERS:
+        return None
+    text = clean(str(record_id))
+    return text if text.strip() and len(text) <= MAX_ID_CHARACTERS else None
+
+
+def _item(item_id: str, record: dict[str, Any], known: dict[tuple[str, str], Item]) -> Item:
+    """The record as an item; one whose content cannot be read says so, and holds nothing that could be judged."""
     content_type = record.get("contentType")
     content = record.get("contentObject")
     known_type = clean(content_type) if isinstance(content_type, str) and content_type else "unknown"
-    fields, links = _texts(content if isinstance(content, dict) else {"content": content})
+    # Of a record that has not even a fingerprint all versions are alike.
+    fingerprint = "unreadable"
+    try:
+        if _is_deep(record):
+            raise Unreadable(f"lists or objects inside each other more than {MAX_DEPTH} deep")
+        fingerprint = content_hash([content_type, content])
+        if item := known.get((item_id, fingerprint)):
+            return item
+        fields, links = _texts(content if isinstance(content, dict) else {"content": content})
+    except Exception as error:  # noqa: BLE001 -- whatever it is, it must not take the other records along
+        reason = str(error) if isinstance(error, Unreadable) else f"unexpected {type(error).__name__}"
+        event(_log, logging.WARNING, "unreadable record", item=item_id, reason=reason, at=place(error.__traceback__))
+        return Item(item_id, known_type, fingerprint, unreadable=reason)
     return Item(
-        id=clean(str(record_id)),
+        id=item_id,
         content_type=known_type,
-        content_hash=content_hash([content_type, content]),
+        content_hash=fingerprint,
         fields=fields,
         links=links,
         # Deleted content comes without an id of its own; a profile whose user is gone still has one.
         gone=content is None or (isinstance(content, dict) and content.get("id") is None),
     )
+
+
+def _is_deep(value: Any) -> bool:
+    """Whether lists and objects stand more than MAX_DEPTH deep inside each other. A loop: the stack is what is at risk."""
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [
+            child
+            for parent in level
+            if isinstance(parent, dict | list)
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+        ]
+    return any(isinstance(value, dict | list) for value in level)
 
 
 def _texts(content: dict[str, Any]) -> tuple[dict[str, str], tuple[str, ...]]:

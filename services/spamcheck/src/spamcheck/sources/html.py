@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import html
 import re
 from collections.abc import Iterable, Iterator
@@ -37,10 +38,27 @@ _BLANKS = re.compile(r"[^\S\n]+")
 _EMPTY_LINES = re.compile(r"\s*\n\s*\n\s*|[^\S\n]*\n[^\S\n]*")
 # linkify-it wants a boundary before an address and knows no IPv6: letters glued to the front must not hide a link.
 _ANY_ADDRESS = re.compile(r"(?:https?|ftp)://[^\s<>\"'`\u3000-\u303f\uff00-\uffef\u2018-\u201f]+", re.IGNORECASE)
+_MAY_HOLD_ADDRESS = re.compile("[.:/]")
 _TRAILING = ".,;:!?)]}*_"
+
+# linkify-it takes the square of a word's length (brackets in an address) and of the number of links in a text.
+# Symbols such as | and = count as letters there: many host names glued together by them take longer still.
+_LONGEST_WORD = 256
+_SHORT_WORD = 64
+_MOST_DOTS = 8
+_LONGEST_PIECE = 1024
+_WORD = re.compile(r"\S+")
+# For longer words: every scheme begins an address, and a host name ends in a known top-level domain. Linear.
+_NEXT_ADDRESS = re.compile(
+    r"(?:https?|ftp)://(?:(?!(?:https?|ftp)://)[^\s<>\"'`\u3000-\u303f\uff00-\uffef\u2018-\u201f])+", re.IGNORECASE
+)
+_BARE_ADDRESS = re.compile(
+    r"(?<![\w.@:/-])(?:[\w-]{1,63}\.)+(?P<tld>[\w-]{2,63})(?![\w-])(?:[/?#][^\s<>\"'`|()\[\]{}]*)?"
+)
 
 _linkify = LinkifyIt(options={"fuzzy_email": False})
 _linkify.tlds(list(ALSO_SPAM_TLDS), True)
+_TLD = re.compile(_linkify.re["src_tlds"], re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +95,15 @@ def html_to_text(markup: str) -> PlainText:
 def links_in_text(text: str) -> tuple[str, ...]:
     """Every address in plain text, in order, once each: with a scheme, or bare with a known top-level domain."""
     text = clean(text)
+    if not _MAY_HOLD_ADDRESS.search(text):
+        return ()
     found: dict[int, str] = {}
     end = 0
     spans = [(match.start(), match.end(), match.group()) for match in _ANY_ADDRESS.finditer(text)]
     covered: list[tuple[int, int]] = []
-    for match in _linkify.match(text) or []:
-        found[match.index] = match.url
-        covered.append((match.index, match.last_index))
+    for first, last, url in _addresses(text):
+        found[first] = url
+        covered.append((first, last))
     position = 0
     for start, stop, address in spans:
         while position < len(covered) and covered[position][1] <= start:
@@ -93,6 +113,44 @@ def links_in_text(text: str) -> tuple[str, ...]:
         end = stop
         found[start] = address.rstrip(_TRAILING) or address
     return once(found[start] for start in sorted(found))
+
+
+def _addresses(text: str) -> Iterator[tuple[int, int, str]]:
+    """Start, end and address of what linkify-it finds, or what stands for it in overlong words; in order."""
+    begin = end = 0
+    for word in _WORD.finditer(text):
+        is_long = _is_costly(word.group())
+        if is_long or word.end() - begin > _LONGEST_PIECE:
+            yield from _linkified(text[begin:end], begin)
+            begin = word.start()
+        if is_long:
+            yield from _in_long_word(word.group(), begin)
+            begin = word.end()
+        end = word.end()
+    yield from _linkified(text[begin:end], begin)
+
+
+def _is_costly(word: str) -> bool:
+    length = len(word)
+    return length > _LONGEST_WORD or (length > _SHORT_WORD and word.count(".") > _MOST_DOTS)
+
+
+def _linkified(piece: str, offset: int) -> Iterator[tuple[int, int, str]]:
+    if _MAY_HOLD_ADDRESS.search(piece):
+        for match in _linkify.match(piece) or []:
+            yield offset + match.index, offset + match.last_index, match.url
+
+
+def _in_long_word(word: str, offset: int) -> Iterator[tuple[int, int, str]]:
+    full = [(match.start(), match.end(), match.group()) for match in _NEXT_ADDRESS.finditer(word)]
+    starts = [start for start, _, _ in full]
+    bare: list[tuple[int, int, str]] = []
+    for match in _BARE_ADDRESS.finditer(word):
+        before = bisect.bisect_right(starts, match.start()) - 1
+        if _TLD.fullmatch(match["tld"]) and (before < 0 or full[before][1] <= match.start()):
+            bare.append((match.start(), match.end(), f"http://{match.group()}"))
+    for start, end, address in sorted(full + bare):
+        yield offset + start, offset + end, address.rstrip(_TRAILING) or address
 
 
 def clean(text: str) -> str:
