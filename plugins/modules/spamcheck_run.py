@@ -159,10 +159,12 @@ def main() -> None:
     module.require_spamops()
     parameters = module.params
     try:
-        key = settings.usable_key(parameters["api_key"])
-        settings.require_no_userinfo(parameters["url"])
+        option = "api_key"
+        key = settings.usable_key(parameters[option])
+        option = "url"
+        settings.require_no_userinfo(parameters[option])
     except ValueError as error:
-        module.fail_json(msg=f"url or api_key {error}", exit_code=int(ExitCode.FAULTY_SETTINGS))
+        module.fail_json(msg=f"{option} {error}", exit_code=int(ExitCode.FAULTY_SETTINGS))
     notes: list[str] = []
     facts: dict[str, Any] = {"notes": notes, "steps": {}}
     clock = run_clock(parameters)

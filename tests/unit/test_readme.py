@@ -25,7 +25,7 @@ def test_its_table_of_exit_codes_is_that_of_the_program() -> None:
 def test_every_command_in_it_knows_itself() -> None:
     commands = re.findall(r"`((?:spamops|scripts/|ansible-doc|ansible-playbook)[^`]*)`", README)
     assert len(commands) > 8
-    for command in {c for c in commands if c != "spamops" and not c.endswith("/")}:
+    for command in {c for c in commands if not c.endswith("/") and (" " in c or c.startswith("scripts/"))}:
         words = shlex.split(command)
         if words[0] == "spamops":
             line = [str(BIN / "spamops"), *(w for w in words[1:] if w.islower() and not w.startswith("-")), "--help"]
