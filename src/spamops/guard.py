@@ -110,10 +110,12 @@ def main() -> None:
 
 def _lock_id(orders: Orders) -> ServerLock | None:
     """Lock the id too where the server was given by its name: another run may have been given the id. A cloud that does not
-    answer now is left to the run itself.
+    answer now is left to the run itself; a run that will not shelve may be one that must not even look.
 
     Raises RunActive.
     """
+    if not orders.shelve:
+        return None
     try:
         server = Server(connect(**orders.cloud_arguments), orders.server)
         server.look(limit=0)

@@ -55,7 +55,6 @@ def add_states(summary: Summary, seen: Iterable[Observed], end: datetime, rate: 
     """What the server went through, what of it was paid for, until `end`; `rate` in service units an hour."""
     states = list(seen)
     if not states:
-        summary.service_units = None if rate is None else 0.0
         return
     summary.server_status_before = states[0].status
     summary.server_status_after = states[-1].status

@@ -23,7 +23,7 @@ class Full(io.StringIO):
 
 def test_counts_are_told_in_words() -> None:
     progress = {"found": 9, "checked": 4, "spam": 1, "failed": 0}
-    assert counts(WorkflowStatus("RUNNING", None, progress)) == "4 of 9 checked, 1 spam"
+    assert counts(WorkflowStatus("RUNNING", None, progress)) == "4 checked so far, 9 found, 1 spam"
     assert counts(WorkflowStatus("RUNNING", None, progress | {"failed": 2})).endswith(", 2 failed")
     assert counts(WorkflowStatus("RUNNING")) == "workflow RUNNING"
 
@@ -36,7 +36,7 @@ def test_a_log_is_not_flooded_and_the_end_is_told() -> None:
     plain.checking(WorkflowStatus("COMPLETED", None, {"found": 1000, "checked": 1000}))
     lines = stream.getvalue().splitlines()
     assert len(lines) == 2
-    assert "1000 of 1000" in lines[-1]
+    assert "1000 checked so far" in lines[-1]
 
 
 def test_every_state_of_the_server_is_a_line() -> None:
