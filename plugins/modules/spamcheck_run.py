@@ -42,10 +42,9 @@ extends_documentation_fragment:
   - comses.spamops.cloud.run
 attributes:
   check_mode:
-    description:
-      - Looks whether the checker is ready, and starts nothing. What is scheduled is known to the site alone, so a change is
-        always predicted, and no difference shown.
+    description: Looks whether the checker is ready, and starts nothing.
     support: partial
+    details: What is scheduled is known to the site alone, so a change is always predicted, and no difference shown.
   diff_mode:
     description: Shows the counts of the check.
     support: full
