@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import ctypes
 import logging
 import signal
 import sys
@@ -18,6 +20,11 @@ _log = logging.getLogger(__name__)
 
 Work = Callable[[Settings, asyncio.Event], Awaitable[None]]
 """Runs until the event is set."""
+
+_M_ARENA_MAX = -8  # glibc's malloc.h
+ARENAS = 2
+"""glibc gives every few threads a heap of their own, and each keeps what a long text once took: with 10,000 items the worker's
+peak was 21 % above that of 100 items, with two heaps 11 %."""
 
 _EPILOG = """\
 Settings come from environment variables and from files in the folder CREDENTIALS_DIRECTORY (systemd sets it) or
@@ -45,6 +52,8 @@ def run(program: str, description: str, work: Work, *refusals: type[Exception]) 
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {version('spamcheck')}")
     parser.parse_args()
+    with contextlib.suppress(AttributeError, OSError):  # another C library has no such call, and no such habit
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, ARENAS)
     told: tuple[type[Exception], ...] = (SettingsError, JournalError, *refusals)
     try:
         settings = load()
