@@ -8,6 +8,7 @@ are built from source once (minutes). Where one is missing the scenario is skipp
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from functools import cache
@@ -96,7 +97,8 @@ def test_a_real_host_comes_out_as_promised(scenario: str, measured: list[str]) -
         # Measured are the controller's processes of the other tests, not Ansible's here.
         COVERAGE_PROCESS_START="",
     )
-    figures = [line.strip() for line in done.stdout.splitlines() if line.strip().startswith("MEASURED ")]
-    measured += [f"{scenario}: {figure.removeprefix('MEASURED ')}" for figure in figures]
+    # Printed by a test, or as the message of a debug task.
+    figures = re.findall(r"^\s*(?:msg: ')?MEASURED (.+?)'?\s*$", done.stdout, re.MULTILINE)
+    measured += [f"{scenario}: {figure}" for figure in figures]
     if done.returncode:
         pytest.fail(f"molecule test -s {scenario}:\n" + "\n".join(done.stdout.splitlines()[-200:]), pytrace=False)

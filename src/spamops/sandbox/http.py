@@ -15,16 +15,18 @@ class PortInUse(Exception):
 
 
 class LoopbackServer:
-    """One application on 127.0.0.1. `port` 0 takes a free one; the chosen port is known at once, before `start`."""
+    """One application on 127.0.0.1, or on another IPv4 `address` of this machine. `port` 0 takes a free one; the chosen port is
+    known at once, before `start`."""
 
-    def __init__(self, app: Any, port: int = 0) -> None:
+    def __init__(self, app: Any, port: int = 0, address: str = "127.0.0.1") -> None:
+        self._address = address
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            self._socket.bind(("127.0.0.1", port))
+            self._socket.bind((address, port))
         except OSError as error:
             self._socket.close()
-            raise PortInUse(f"port {port} on 127.0.0.1 cannot be used ({error.strerror}); use another, or 0") from None
+            raise PortInUse(f"port {port} on {address} cannot be used ({error.strerror}); use another, or 0") from None
         self.port: int = self._socket.getsockname()[1]
         config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1)
         self._server = uvicorn.Server(config)
@@ -35,7 +37,7 @@ class LoopbackServer:
     @property
     def url(self) -> str:
         """The base address, without a slash at the end."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self._address}:{self.port}"
 
     def start(self) -> None:
         """Return when requests are answered."""

@@ -51,7 +51,7 @@ class UpdateSeen:
 
 
 class SandboxSite:
-    """The site. `port` 0 takes a free one; `db_path` None keeps the records in memory, for the life of this object.
+    """The site. `port` 0 takes a free one; `address` is one of this machine that its clients reach; `db_path` None keeps the records in memory, for the life of this object.
 
     `store` holds the records, `faults` takes orders for faults. `require_https` redirects plain HTTP, as the site's
     production settings do. After `stop`, `start` brings the same site back on the same port.
@@ -62,6 +62,7 @@ class SandboxSite:
         self,
         *,
         port: int = 0,
+        address: str = "127.0.0.1",
         db_path: Path | None = None,
         api_key: str = SANDBOX_KEY,
         allowed_hosts: Sequence[str] = ("localhost", "127.0.0.1", "server"),
@@ -74,6 +75,7 @@ class SandboxSite:
         self._lock = threading.Lock()
         self._updates: list[UpdateSeen] = []
         self._batches_read = 0
+        self._address = address
         self._server: LoopbackServer | None = self._listen(port)
         self.port = self._server.port
         self.url = self._server.url
@@ -126,7 +128,7 @@ class SandboxSite:
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             await self._serve(scope, receive, send)
 
-        return LoopbackServer(app, port)
+        return LoopbackServer(app, port, self._address)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
