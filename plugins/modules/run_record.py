@@ -37,9 +37,10 @@ options:
     description: Limit for that, in seconds.
     type: int
     default: 900
-  service_units_per_hour:
-    description: What the cloud bills an hour while the server is C(ACTIVE). Without it no service units are counted.
-    type: float
+  touch:
+    description: Whether the run looks at the server and changes its state. Without, only its time is limited by a budget.
+    type: bool
+    default: true
   wake:
     description: What M(comses.spamops.server_shelf) returned for waking the server.
     type: dict
@@ -57,6 +58,7 @@ options:
     type: int
 extends_documentation_fragment:
   - comses.spamops.cloud
+  - comses.spamops.telling
 attributes:
   check_mode:
     description: Locks and records nothing; an active run is reported all the same.
@@ -105,6 +107,7 @@ exit_code:
 """
 
 import contextlib
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -114,9 +117,11 @@ from ansible_collections.comses.spamops.plugins.module_utils.controller import (
     cloud_arguments,
     state_dir,
 )
+from ansible_collections.comses.spamops.plugins.module_utils.telling import TELLING_SPEC, budget, telling
 
 with contextlib.suppress(ImportError):
-    from spamops import guard, lock
+    from spamops import followup, guard, lock, notify
+    from spamops.alarms import FAILED_RUNS_THAT_TELL
     from spamops.errors import SettingsError, SpamopsError
     from spamops.ledger import Ledger
     from spamops.summary import Summary, summarise_tasks
@@ -132,12 +137,13 @@ def main() -> None:
             "state_dir": {"type": "path"},
             "shelve": {"type": "bool", "default": True},
             "shelve_timeout": {"type": "int", "default": 900},
-            "service_units_per_hour": {"type": "float"},
+            "touch": {"type": "bool", "default": True},
             "wake": {"type": "dict", "default": {}},
             "check": {"type": "dict", "default": {}},
             "shelved": {"type": "dict", "default": {}},
             "holder_pid": {"type": "int"},
             **CLOUD_SPEC,
+            **TELLING_SPEC,
         },
         required_if=[("state", "ended", ["run"])],
         supports_check_mode=True,
@@ -155,6 +161,7 @@ def _begin(module: ControllerModule) -> dict[str, Any]:
     if module.check_mode:
         lock.require_free(state_dir(parameters), parameters["server"])
         return {"changed": True, "run": 0}
+    told = telling(parameters)
     orders = guard.Orders(
         server=parameters["server"],
         state_dir=str(state_dir(parameters)),
@@ -163,6 +170,9 @@ def _begin(module: ControllerModule) -> dict[str, Any]:
         shelve_seconds=parameters["shelve_timeout"],
         rate=parameters["service_units_per_hour"],
         cloud_arguments=cloud_arguments(parameters),
+        touch=parameters["touch"],
+        telling=asdict(told) | {"textfile": str(told.textfile) if told.textfile else None},
+        budget=asdict(budget(parameters)),
     )
     return {"changed": True, "run": guard.start(orders)}
 
@@ -188,6 +198,11 @@ def _end(module: ControllerModule) -> dict[str, Any]:
     if was_open and not module.check_mode:
         ledger.end(run, summary, now, parameters["check"].get("report") or None)
         guard.wait_until_gone(folder, parameters["server"])
+        if summary.exit_code in FAILED_RUNS_THAT_TELL:
+            notify.alarm(f"{summary.outcome}: {summary.reason}")
+        followup.after_run(
+            ledger, parameters["server"], telling(parameters), budget(parameters), summary.as_dict(), now
+        )
     return {"changed": was_open, "run": run, "summary": summary.as_dict(), "exit_code": summary.exit_code}
 
 

@@ -160,6 +160,7 @@ def main() -> None:
     clock = run_clock(parameters)
     notes: list[str] = []
     steps: dict[str, float] = {}
+    deadline = clock.deadline()
     server = None
     try:
         with timed(steps, "wake" if goal is cloud.ACTIVE else "shelve", clock):
@@ -177,7 +178,12 @@ def main() -> None:
                 arrived = before.status in goal.reached and before.task_state is None
                 after = before.status if arrived or not parameters["wait"] else goal.end
             elif parameters["wait"]:
-                after = server.bring_to(goal, parameters["timeout"] or default).status
+                limit = parameters["timeout"] or default
+                if goal is cloud.ACTIVE:
+                    with deadline.named():
+                        after = server.bring_to(goal, deadline.within(limit)).status
+                else:  # shelving is never cut short by a budget
+                    after = server.bring_to(goal, limit).status
             elif planned:
                 after = server.ask(planned).status
     except SpamopsError as error:

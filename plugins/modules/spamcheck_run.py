@@ -186,14 +186,17 @@ def main() -> None:
 
 
 def _check(checker: Checker, clock: RunClock, parameters: dict[str, Any], facts: dict[str, Any]) -> None:
-    steps = facts["steps"]
-    with timed(steps, "ready", clock):
-        checker.wait_until_ready(parameters["ready_timeout"])
+    steps, deadline = facts["steps"], clock.deadline()
+    with timed(steps, "ready", clock), deadline.named():
+        checker.wait_until_ready(deadline.within(parameters["ready_timeout"]))
     clock.check()
-    with timed(steps, "check", clock):
+    with timed(steps, "check", clock), deadline.named():
+        deadline.within(parameters["timeout"])  # with nothing left, nothing is started
         facts["workflow_id"] = workflow_id = checker.start()
+        clock.note_workflow(workflow_id)
         try:
-            status = checker.wait_for_end(workflow_id, parameters["timeout"], parameters["status_grace"])
+            limit = deadline.within(parameters["timeout"])
+            status = checker.wait_for_end(workflow_id, limit, parameters["status_grace"])
         except CheckerError:
             # Cut off: what was done until now is on the server alone, which is about to go away.
             _add_facts(facts, checker.last, checker.last_report(workflow_id))

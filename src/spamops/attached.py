@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
+from .budget import Allowance, Deadline
 from .clock import RealClock
 from .errors import LedgerError, SpamopsError
 from .ledger import Ledger
@@ -31,6 +33,23 @@ class RunClock(RealClock):
             return
         if not is_open:
             raise RunOver(f"run {self._run} was ended elsewhere (interrupted): stopped")
+
+    def deadline(self) -> Deadline:
+        """When the run's waking and checking have to end, by its budget. A history that cannot be read sets none."""
+        found = None
+        if self._run is not None:
+            with contextlib.suppress(LedgerError):
+                found = self._ledger.deadline(self._run)
+        if found is None:
+            return Deadline(self, Allowance(None))
+        at, why = found
+        return Deadline(self, Allowance((at - self.now()).total_seconds(), why))
+
+    def note_workflow(self, workflow_id: str) -> None:
+        """Note which workflow the run waits for, for the reaper. A history that cannot be written stops nothing."""
+        if self._run is not None:
+            with contextlib.suppress(LedgerError):
+                self._ledger.note_workflow(self._run, workflow_id)
 
     def sleep(self, seconds: float) -> None:
         """Wait `seconds`."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import openstack
@@ -18,7 +18,7 @@ from keystoneauth1 import exceptions as keystone_errors
 from openstack import exceptions as sdk_errors
 
 from .clock import Clock, RealClock
-from .cloud_faults import Retry, name_fault, status_of, words_of
+from .cloud_faults import Retry, brief, name_fault, status_of, words_of
 from .errors import (
     ActionFailed,
     CloudError,
@@ -68,6 +68,16 @@ class Observed:
     def __str__(self) -> str:
         """As operators write it: `ACTIVE`, or `ACTIVE (shelving)`."""
         return self.status + (f" ({self.task_state})" if self.task_state else "")
+
+
+@dataclass(frozen=True)
+class LoggedAction:
+    """An entry of Nova's action log. `at` is when it was asked for, in UTC by the cloud's clock; `user_id` by whom."""
+
+    name: str
+    at: datetime
+    user_id: str
+    failed: bool
 
 
 @dataclass(frozen=True)
@@ -164,6 +174,7 @@ class Server:
         self._on_note = on_note or (lambda _: None)
         self._before_action = before_action or (lambda: None)
         self.seen: list[Observed] = []
+        self.changed_at: datetime | None = None
         self.asked = False
         self._unanswered_at: float | None = None
 
@@ -179,6 +190,23 @@ class Server:
         Raises ServerMissing, CloudRefused, CloudUnavailable.
         """
         return self._look(self._clock.monotonic() + limit)
+
+    def actions(self) -> list[LoggedAction]:
+        """What Nova logged of the server, oldest first; asked for once, after the server was looked at.
+
+        Raises CloudError, also where an access rule of the credential forbids it.
+        """
+        try:
+            entries = list(self._compute.server_actions(self.id))
+        except Exception as error:
+            raise name_fault(error, "reading the action log") from error
+        found = []
+        for entry in entries:
+            at = _time(entry.start_time)
+            if at is not None:
+                failed = str(entry.message or "").lower() == "error"
+                found.append(LoggedAction(str(entry.action), at, str(entry.user_id or ""), failed))
+        return sorted(found, key=lambda entry: entry.at)
 
     def bring_to(self, goal: Goal, limit: float) -> Observed:
         """Bring the server to the goal from whatever state it is in, within `limit` seconds.
@@ -254,6 +282,7 @@ class Server:
                 retry.after(error, "looking at the server")
                 continue
             self._fault = server.fault
+            self.changed_at = _time(server.updated_at)
             return self._saw(str(server.status).upper(), server.task_state or None)
 
     def _saw(self, status: str, task_state: str | None) -> Observed:
@@ -331,6 +360,15 @@ class Server:
         return "" if str(detail.message or "").lower() == "error" else None
 
 
+def _time(text: Any) -> datetime | None:
+    """A time as Nova writes it: ISO 8601, in UTC whether it says so or not."""
+    try:
+        at = datetime.fromisoformat(str(text))
+    except ValueError:
+        return None
+    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+
+
 class _Move:
     """One way to a goal: looks, acts, and looks again until the goal, a dead end, or the deadline."""
 
@@ -401,7 +439,7 @@ class _Move:
             event = self._server._failed_event(action)
         except Exception as error:  # noqa: BLE001 - the log is evidence, not needed: an access rule may forbid it
             event = None
-            evidence = f"the action log could not be read ({words_of(error)})"
+            evidence = f"the action log could not be read ({brief(error)})"
         else:
             evidence = "the action log does not say why" if not event else f"event {event}"
         waited = self._clock.monotonic() - self._accepted_at

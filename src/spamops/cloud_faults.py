@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 from keystoneauth1 import exceptions as keystone_errors
 from openstack import exceptions as sdk_errors
@@ -62,6 +64,15 @@ def name_fault(error: Exception, doing: str) -> CloudError:
         return error
     status = status_of(error)
     words = words_of(error)
+    call = _call_of(error) if status == 401 else None
+    if call is not None:
+        # A credential that is wrong, expired or deleted fails earlier, at its login: the SDK logs in anew before it gives up.
+        method, path = call
+        return CloudRefused(
+            f"the cloud refused a call while {doing} (401): {words}. The credential can log in, so its access rules do not allow"
+            f" this call. The rule that it lacks: service compute, method {method}, path {path}. Rules cannot be changed: make"
+            " a new credential with those in docs/website.md; they name the server's id, so name the server by its id too"
+        )
     if status == 401:
         return CloudRefused(
             f"the cloud refused the credential while {doing} (401): {words}. The application credential is wrong, expired or"
@@ -102,6 +113,20 @@ def status_of(error: BaseException) -> int | None:
         if isinstance(value, int) and value:
             return value
     return None
+
+
+def _call_of(error: Exception) -> tuple[str, str] | None:
+    """Method and path of the refused call, as an access rule names them; None for a login, or where nothing tells."""
+    request = getattr(getattr(error, "response", None), "request", None)
+    method, path = str(getattr(request, "method", "")), urlsplit(str(getattr(request, "url", ""))).path
+    version = re.search(r"/v2(\.\d+)?/.*", path)
+    return (method, version.group()) if method and version else None
+
+
+def brief(error: Exception) -> str:
+    """The error's own words, or the access rule that it is about."""
+    call = _call_of(error) if status_of(error) == 401 else None
+    return f"no access rule allows {call[0]} {call[1]}" if call else words_of(error)
 
 
 def _retry_after(error: Exception) -> float | None:

@@ -1,7 +1,7 @@
 """One check run, from lock to shelved: the only place that knows the order of things.
 
 From the moment the server was first seen, it is shelved again whatever happens: success, failure, time-out, a signal, a
-full disk. Only a controller that dies outright (SIGKILL, power) cannot: the next run shelves the server.
+full disk. Only a controller that dies outright (SIGKILL, power) cannot: the reaper, or the next run, shelves the server.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from . import notify
+from . import budget, followup, notify, uptime
+from .budget import Allowance, Deadline
 from .checker import Checker, WorkflowStatus
 from .clock import Clock, RealClock
 from .cloud import ACTIVE, SHELVED, Observed, Server, connect
 from .errors import (
+    BudgetSpent,
     CheckerError,
     CloudError,
     ExitCode,
@@ -132,11 +134,14 @@ class _Run:
     server: Server | None = None
     report: dict[str, Any] | None = None
     id_lock: ServerLock | None = None
+    deadline: Deadline = field(init=False)
     summary: Summary = field(init=False)
 
     def __post_init__(self) -> None:
         self.summary = Summary(server=self.settings.server)
         self.ledger = Ledger(self.settings.state_dir)
+        seconds = self.settings.budget_run_seconds
+        self.deadline = Deadline(self.clock, Allowance(seconds, f"budget_run_seconds: {seconds} s a run"))
 
     def run(self) -> Summary:
         lock = ServerLock(self.settings.state_dir, self.settings.server)
@@ -176,7 +181,9 @@ class _Run:
                 )
                 self.server.look(self.settings.unshelve_seconds)
                 self._lock_id(self.server)
-                self.server.bring_to(ACTIVE, self.settings.unshelve_seconds)
+                self._keep_to_the_budget(self.server)
+                with self.deadline.named():
+                    self.server.bring_to(ACTIVE, self.deadline.within(self.settings.unshelve_seconds))
         checker = Checker(
             self.settings.checker_base,
             self.settings.api_key.get_secret_value(),
@@ -203,14 +210,40 @@ class _Run:
             self.server = None
             raise
 
+    def _keep_to_the_budget(self, server: Server) -> None:
+        """Raise BudgetSpent when the run may not begin; otherwise set how long it may go on."""
+        names = [self.settings.server, *([server.id] if server.id else [])]
+        now, plan = self.clock.now(), self.settings.budget
+        # This run holds the lock, so no other that is open lives.
+        uptime.settle_dead(self.ledger, server, names, self.row, now, plan.rate)
+        since = budget.month_of(now)[0]
+        try:
+            rows = [row for row in self.ledger.runs_since(names, since) if row["id"] != self.row]
+        except LedgerError as error:
+            if plan.day_units or plan.month_units:
+                raise BudgetSpent(f"what was spent cannot be counted: {error}. The server was not woken") from error
+            rows = []
+        allowed = budget.allowance(plan, rows, now, reserve_seconds=budget.shelving_seconds(rows))
+        self.deadline = Deadline(self.clock, allowed)
+
+    def _note_workflow(self, workflow_id: str) -> None:
+        """For the reaper, should this process die."""
+        with suppress(LedgerError):
+            self.ledger.note_workflow(self.row, workflow_id)
+
     def _check(self, checker: Checker) -> None:
-        with self._step("ready", "waiting for the checker"):
-            checker.wait_until_ready(self.settings.ready_seconds)
-        with self._step("check", "checking"):
+        with self._step("ready", "waiting for the checker"), self.deadline.named():
+            checker.wait_until_ready(self.deadline.within(self.settings.ready_seconds))
+        with self._step("check", "checking"), self.deadline.named():
+            self.deadline.within(self.settings.check_seconds)  # with nothing left, nothing is started
             self.summary.workflow_id = workflow_id = checker.start()
+            self._note_workflow(workflow_id)
             try:
                 status = checker.wait_for_end(
-                    workflow_id, self.settings.check_seconds, self.settings.status_grace_seconds, self.watcher.checking
+                    workflow_id,
+                    self.deadline.within(self.settings.check_seconds),
+                    self.settings.status_grace_seconds,
+                    self.watcher.checking,
                 )
             except BaseException:
                 # Cut off: what was done until now is on the server alone, which is about to go away.
@@ -266,6 +299,8 @@ class _Run:
                 finish(self.summary, ExitCode.HISTORY_NOT_WRITTEN, why)
         if self.summary.exit_code not in (ExitCode.DONE, ExitCode.ITEMS_FAILED, ExitCode.RUN_ACTIVE):
             notify.alarm(f"{self.summary.outcome}: {self.summary.reason}")
+        told = self.summary.as_dict() | {"run": self.row}
+        followup.after_run(self.ledger, self.settings.server, self.settings.telling, self.settings.budget, told, now)
         if isinstance(error, Exception) and not isinstance(error, SpamopsError):
             log.error("a defect ended the run", exc_info=error)
             if self.summary.exit_code == ExitCode.UNEXPECTED:

@@ -20,6 +20,8 @@ class ExitCode(IntEnum):
     ITEMS_FAILED = 6
     SERVER_NOT_SHELVED = 7
     HISTORY_NOT_WRITTEN = 8
+    BUDGET_SPENT = 9
+    ALARM_NOT_DELIVERED = 10
     INTERRUPTED = 130
     TERMINATED = 143
 
@@ -34,6 +36,8 @@ EXIT_CODES: dict[ExitCode, str] = {
     ExitCode.ITEMS_FAILED: "done, but some items failed",
     ExitCode.SERVER_NOT_SHELVED: "THE SERVER IS NOT SHELVED and costs money: see to it now",
     ExitCode.HISTORY_NOT_WRITTEN: "done, but the history could not be written (or, to look back: read)",
+    ExitCode.BUDGET_SPENT: "the budget is spent: the server was not woken, or the run was ended in time",
+    ExitCode.ALARM_NOT_DELIVERED: "a notifier did not take the test message, or none is set (spamops notify)",
     ExitCode.INTERRUPTED: "ended by SIGINT (Ctrl-C); a server that was seen is shelved, unless it was to be left on",
     ExitCode.TERMINATED: "ended by SIGTERM; a server that was seen is shelved, unless it was to be left on",
 }
@@ -56,6 +60,12 @@ class LedgerError(SpamopsError):
     """The history cannot be read or written."""
 
     exit_code = ExitCode.HISTORY_NOT_WRITTEN
+
+
+class BudgetSpent(SpamopsError):
+    """The run may cost no more than what it has cost, or may not begin."""
+
+    exit_code = ExitCode.BUDGET_SPENT
 
 
 class RunActive(SpamopsError):

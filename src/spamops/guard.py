@@ -14,19 +14,30 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from . import notify
+from . import budget, followup, notify, uptime
+from .budget import Budget
 from .cloud import SHELVED, Server, connect
-from .errors import CloudError, ExitCode, LedgerError, RunActive, ServerMissing, SettingsError, SpamopsError
+from .errors import (
+    BudgetSpent,
+    CloudError,
+    ExitCode,
+    LedgerError,
+    RunActive,
+    ServerMissing,
+    SettingsError,
+    SpamopsError,
+)
 from .ledger import Ledger
 from .lock import ServerLock, holder
 from .summary import Summary, add_states, finish
+from .telling import Telling
 
 POLL_SECONDS = 0.5
 HANDSHAKE_SECONDS = 30.0
@@ -36,7 +47,9 @@ SECOND_LOOK_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Orders:
-    """What a guard has to know. `holder_pid` is the playbook's process; times in seconds, the rate in service units an hour."""
+    """What a guard has to know. `holder_pid` is the playbook's process; times in seconds, the rate in service units an hour.
+    `touch` False: the run changes nothing of the server, which is then not even looked at. `notify_*` and `textfile` as in
+    Telling, `budget_*` as in Budget."""
 
     server: str
     state_dir: str
@@ -45,12 +58,15 @@ class Orders:
     shelve_seconds: float
     rate: float | None
     cloud_arguments: dict[str, Any]
+    touch: bool = True
+    telling: dict[str, Any] = field(default_factory=dict, repr=False)
+    budget: dict[str, Any] = field(default_factory=dict)
 
 
 def start(orders: Orders) -> int:
     """Start a guard; the number of the run that it opened.
 
-    Raises RunActive, SettingsError.
+    Raises RunActive, BudgetSpent, SettingsError.
     """
     process = subprocess.Popen(
         [sys.executable, "-m", "spamops.guard"],
@@ -68,8 +84,10 @@ def start(orders: Orders) -> int:
         raise SettingsError("the guard of the run did not start; nothing was touched") from error
     if "run" in answer:
         return int(answer["run"])
-    kind = RunActive if answer.get("exit_code") == ExitCode.RUN_ACTIVE else SettingsError
-    raise kind(answer.get("error") or "the guard of the run did not start; nothing was touched")
+    kinds: dict[Any, type[SpamopsError]] = {ExitCode.RUN_ACTIVE: RunActive, ExitCode.BUDGET_SPENT: BudgetSpent}
+    raise kinds.get(answer.get("exit_code"), SettingsError)(
+        answer.get("error") or "the guard of the run did not start; nothing was touched"
+    )
 
 
 def wait_until_gone(state_dir: Path, server: str, limit: float = 5.0) -> None:
@@ -89,8 +107,9 @@ def main() -> None:
         if _playbook(orders.holder_pid) is None:
             raise SettingsError("the playbook was ended before its run began; nothing was touched")
         lock.acquire(orders.holder_pid)
-        id_lock = _lock_id(orders)
+        server, id_lock = _lock_id(orders)
         run = ledger.begin(orders.server, "playbook", datetime.now(UTC), orders.rate)
+        _keep_to_the_budget(orders, run, ledger, server)
     except SpamopsError as error:
         json.dump({"error": str(error), "exit_code": int(error.exit_code)}, sys.stdout)
         return
@@ -108,24 +127,63 @@ def main() -> None:
             id_lock.release()
 
 
-def _lock_id(orders: Orders) -> ServerLock | None:
+def _lock_id(orders: Orders) -> tuple[Server | None, ServerLock | None]:
     """Lock the id too where the server was given by its name: another run may have been given the id. A cloud that does not
-    answer now is left to the run itself; a run that will not shelve may be one that must not even look.
+    answer now is left to the run itself.
 
     Raises RunActive.
     """
-    if not orders.shelve:
-        return None
+    if not orders.touch:
+        return None, None
     try:
         server = Server(connect(**orders.cloud_arguments), orders.server)
         server.look(limit=0)
     except CloudError:
-        return None
+        return None, None
     if server.id is None or server.id == orders.server:
-        return None
+        return server, None
     lock = ServerLock(Path(orders.state_dir), server.id)
     lock.acquire(orders.holder_pid)
-    return lock
+    return server, lock
+
+
+def _keep_to_the_budget(orders: Orders, run: int, ledger: Ledger, server: Server | None) -> None:
+    """Note how long the run may go on, for its tasks.
+
+    Raises BudgetSpent, with the run ended and the alarm raised, when it may not begin.
+    """
+    plan, now = Budget(**orders.budget), datetime.now(UTC)
+    names = [orders.server, *([server.id] if server is not None and server.id else [])]
+    if server is not None:
+        uptime.settle_dead(ledger, server, names, run, now, orders.rate)
+    try:
+        rows = [row for row in ledger.runs_since(names, budget.month_of(now)[0]) if row["id"] != run]
+        if not orders.touch:
+            plan = Budget(run_seconds=plan.run_seconds)
+        allowed = budget.allowance(plan, rows, now, reserve_seconds=budget.shelving_seconds(rows))
+        if allowed.seconds is not None:
+            ledger.set_deadline(run, now + timedelta(seconds=allowed.seconds), allowed.why)
+    except BudgetSpent as error:
+        summary = Summary(server=orders.server, run=run)
+        if server is not None:
+            add_states(summary, server.seen, now, orders.rate)
+        finish(summary, ExitCode.BUDGET_SPENT, str(error))
+        _record(ledger, run, summary)
+        notify.alarm(f"run {run}: {error}")
+        _follow_up(orders, ledger, summary)
+        raise
+
+
+def _follow_up(orders: Orders, ledger: Ledger, summary: Summary) -> None:
+    followup.after_run(
+        ledger, orders.server, telling_of(orders.telling), Budget(**orders.budget), summary.as_dict(), datetime.now(UTC)
+    )
+
+
+def telling_of(values: dict[str, Any]) -> Telling:
+    """A Telling from what went through a pipe."""
+    path = values.get("textfile")
+    return Telling(**values | {"urls": tuple(values.get("urls") or ()), "textfile": Path(path) if path else None})
 
 
 def _detach(state_dir: Path) -> None:
@@ -178,7 +236,7 @@ def _still_open(ledger: Ledger, run: int) -> bool:
 
 
 def _clean_up(orders: Orders, run: int, ledger: Ledger) -> None:
-    summary = Summary(server=orders.server)
+    summary = Summary(server=orders.server, run=run)
     finish(summary, ExitCode.TERMINATED, "the playbook was ended before the run was")
     # Closing the row first stops what the dead playbook may have left running: it looks at the row before it acts.
     _record(ledger, run, summary)
@@ -189,6 +247,7 @@ def _clean_up(orders: Orders, run: int, ledger: Ledger) -> None:
             notify.alarm(f"run {run}: THE SERVER IS NOT SHELVED: {reason}")
             finish(summary, ExitCode.SERVER_NOT_SHELVED, reason)
         _record(ledger, run, summary)
+    _follow_up(orders, ledger, summary)
 
 
 def _shelve(orders: Orders, summary: Summary) -> str | None:

@@ -14,3 +14,13 @@ SHELVE_SECONDS = 900.0
 """To be shelved: the snapshot of a large disk takes minutes."""
 API_SECONDS = 30.0
 """Of a single call, to the cloud or the checker."""
+
+REAP_GRACE_SECONDS = 600.0
+"""How long a server may be on without a live run: to wake and for the checker to answer, for a controller elsewhere."""
+REAP_WORKING_SECONDS = 7200.0
+"""How long a server may be on without a live run although it works: a check of an hour, and all around it, for somebody else."""
+
+NOTIFY_SECONDS = 20.0
+"""For all notifiers together: what a broken one delays a run by at most, after the server was seen to."""
+NOTIFY_REPEAT_SECONDS = 3600.0
+"""How often an alarm that needs a person now is repeated."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import stat
 import tomllib
 from collections.abc import Mapping
@@ -18,7 +19,9 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, ValidationError, field_validator, model_validator
 
 from . import limits
+from .budget import Budget
 from .errors import SettingsError
+from .telling import Telling
 
 MIN_KEY_CHARACTERS = 32
 UNUSABLE_KEYS = frozenset({"unconfigured"})
@@ -36,8 +39,9 @@ SECRET_FILES = {
     "api_key": "llm_spam_check_api_key",
     "application_credential_id": "llm_spam_check_jetstream_os_application_credential_id",
     "application_credential_secret": "llm_spam_check_jetstream_os_application_credential_secret",
+    "notify_urls": "spamops_notify_urls",
 }
-"""Names of secret files, as the CoMSES site has them, by setting. Not accepted in the settings file."""
+"""Names of secret files, as the CoMSES site has them (but for the last), by setting. Not accepted in the settings file."""
 
 
 def default_state_dir() -> Path:
@@ -80,6 +84,41 @@ class Settings(BaseModel):
     service_units_per_hour: float | None = Field(
         None, ge=0, description="what the cloud bills an hour while the server is ACTIVE; look it up, rates change"
     )
+    budget_day_units: float | None = Field(
+        None, gt=0, description="service units that this server may cost from 00:00 to 24:00 UTC; needs the rate"
+    )
+    budget_month_units: float | None = Field(
+        None, gt=0, description="service units that this server may cost in a calendar month, UTC; needs the rate"
+    )
+    budget_run_seconds: float | None = Field(
+        None,
+        gt=0,
+        description="how long a run may wake and check, all together, until it is ended and the server shelved",
+    )
+
+    reap_grace_seconds: float = Field(
+        limits.REAP_GRACE_SECONDS,
+        ge=0,
+        description="how long the server may be on without a live run until it is reaped",
+    )
+    reap_working_seconds: float = Field(
+        limits.REAP_WORKING_SECONDS, ge=0, description="the same while its checker works, or cannot be asked"
+    )
+
+    notify_urls: tuple[SecretStr, ...] = Field(
+        (), description="where alarms go: Apprise addresses, one a line; they hold secrets"
+    )
+    notify_seconds: float = Field(
+        limits.NOTIFY_SECONDS, gt=0, description="limit for all notifiers together; the server was seen to before"
+    )
+    notify_repeat_seconds: float = Field(
+        limits.NOTIFY_REPEAT_SECONDS, gt=0, description="pause until an alarm that costs money is repeated"
+    )
+    notify_digest_days: int = Field(0, ge=0, le=31, description="a digest every so many days; 0 for none")
+    metrics_textfile: Path | None = Field(
+        None,
+        description="file for the textfile collector of node_exporter, such as /var/lib/prometheus/node-exporter/spamops.prom",
+    )
 
     @field_validator("api_key")
     @classmethod
@@ -94,11 +133,29 @@ class Settings(BaseModel):
         require_no_userinfo(str(value))
         return value
 
-    @field_validator("state_dir", "secrets_dir")
+    @field_validator("notify_urls", mode="before")
+    @classmethod
+    def _one_a_line(cls, value: Any) -> Any:
+        return notify_urls(value) if isinstance(value, str) else value
+
+    @field_validator("metrics_textfile")
+    @classmethod
+    def _read_by_the_collector(cls, value: Path | None) -> Path | None:
+        if value is not None and value.suffix != ".prom":
+            raise ValueError("must end in .prom: node_exporter reads no other files")
+        return value
+
+    @field_validator("state_dir", "secrets_dir", "metrics_textfile")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         """Two runs that are started in two folders must find the same lock."""
         return None if value is None else value.expanduser().absolute()
+
+    @model_validator(mode="after")
+    def _budget_with_a_rate(self) -> Settings:
+        if (self.budget_day_units or self.budget_month_units) and not self.service_units_per_hour:
+            raise ValueError("budget_day_units and budget_month_units need service_units_per_hour, more than 0")
+        return self
 
     @model_validator(mode="after")
     def _whole_credential(self) -> Settings:
@@ -115,6 +172,27 @@ class Settings(BaseModel):
     def checker_base(self) -> str:
         """The checker's address, without a slash at the end."""
         return str(self.checker_url).rstrip("/")
+
+    @property
+    def budget(self) -> Budget:
+        """What may be spent."""
+        return Budget(
+            rate=self.service_units_per_hour,
+            day_units=self.budget_day_units,
+            month_units=self.budget_month_units,
+            run_seconds=self.budget_run_seconds,
+        )
+
+    @property
+    def telling(self) -> Telling:
+        """Who is told, and how."""
+        return Telling(
+            urls=tuple(url.get_secret_value() for url in self.notify_urls),
+            seconds=self.notify_seconds,
+            repeat_seconds=self.notify_repeat_seconds,
+            digest_days=self.notify_digest_days,
+            textfile=self.metrics_textfile,
+        )
 
     def cloud_arguments(self) -> dict[str, Any]:
         """Arguments for openstack.connect. Empty values are left to clouds.yaml and OS_*."""
@@ -146,6 +224,23 @@ def usable_key(text: str) -> str:
     if not (key.isascii() and key.isprintable()) or " " in key:
         raise ValueError("must be printable ASCII without blanks, because it travels in an HTTP header")
     return key
+
+
+def notify_urls(text: str) -> list[str]:
+    """Apprise's addresses, one a line; empty lines and lines that begin with # are skipped.
+
+    Raises ValueError, which says the line's number and nothing of what stands there: the addresses hold secrets.
+    """
+    found = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        for word in words:
+            if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", word):
+                raise ValueError(f"line {number} is no address of Apprise, such as slack://… or mailto://…")
+            found.append(word)
+    return found
 
 
 def require_no_userinfo(url: str) -> None:
@@ -233,7 +328,7 @@ def _from_file(path: Path, faults: list[str]) -> dict[str, Any]:
             near = difflib.get_close_matches(name, Settings.model_fields, n=1)
             faults.append(f"{name} is not a setting" + (f"; did you mean {near[0]}?" if near else ""))
             del values[name]
-    for name in ("state_dir", "secrets_dir"):
+    for name in ("state_dir", "secrets_dir", "metrics_textfile"):
         if isinstance(values.get(name), str):
             # Beside the file, wherever the command is started: two runs must find the same lock.
             values[name] = str(path.parent.absolute() / Path(values[name]).expanduser())

@@ -19,15 +19,18 @@ from typing import Any
 
 import pytest
 from fake_checker import API_KEY, Answer, report, status
+from notice_board import SECRET, NoticeBoard
 from scene import Records, Scene, Told
 
 from spamops import cycle
 from spamops.checker import Checker
 from spamops.cloud import FREE_STATUSES
+from spamops.errors import ExitCode
 from spamops.ledger import Ledger
 from spamops.lock import ServerLock, holder
 from spamops.sandbox import faults
 from spamops.sandbox.cloud import AccessRule, Credential, Failure, HttpFault, ServerFault, ServerSpec
+from spamops.summary import Summary, finish
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "faults.md"
 OFFLOADED = "SHELVED_OFFLOADED"
@@ -723,6 +726,122 @@ def _(scene: Scene) -> None:
     scene.options = cycle.Options(skip_changing_instance_state=True)
 
 
+# The budget
+
+PAST = Summary(
+    server="",
+    server_timeline=[{"at": "2026-03-01T00:30:00+00:00", "status": "ACTIVE", "task_state": None, "seconds": 3600.0}],
+)
+"""A run that cost 16 service units on the day of the scene."""
+
+
+def spent_before(scene: Scene) -> None:
+    """A run of today is in the history; it failed, and counts all the same."""
+    ledger = Ledger(scene.state_dir)
+    finish(PAST, ExitCode.CHECKER_FAILED, "before")
+    began = scene.clock.now() - timedelta(hours=2)
+    ledger.end(ledger.begin(scene.server_id, "command", began, 16.0), PAST, began + timedelta(hours=1))
+
+
+@arranged("the day's budget is spent", 9, "budget_day_units: 16 service units a day", "The server was not woken")
+def _(scene: Scene) -> None:
+    scene.settings["budget_day_units"] = 16.0
+    spent_before(scene)
+
+
+@arranged("the month's budget is spent", 9, "budget_month_units", "possible from 2026-04-01 00:00 UTC on")
+def _(scene: Scene) -> None:
+    scene.settings["budget_month_units"] = 10.0
+    spent_before(scene)
+
+
+@arranged("the budget is spent and the server is ACTIVE", 9, "budget_day_units", at="ACTIVE")
+def _(scene: Scene) -> None:
+    scene.settings["budget_day_units"] = 16.0
+    spent_before(scene)
+
+
+@arranged("the budget lasts for this run", 0, "3 checked so far")
+def _(scene: Scene) -> None:
+    scene.settings |= {"budget_day_units": 17.0, "budget_month_units": 100.0, "budget_run_seconds": 600.0}
+    spent_before(scene)
+
+
+@arranged(
+    "the day's budget is reached during the check", 9, "was ended in time (budget_day_units", "did not end within"
+)
+def _(scene: Scene) -> None:
+    scene.settings["budget_day_units"] = 17.0
+    spent_before(scene)
+    scene.checker.order("status", Answer(200, status("RUNNING", checked=1)))
+
+
+@arranged("the run's time is up while the server wakes", 9, "was ended in time (budget_run_seconds: 60 s a run)")
+def _(scene: Scene) -> None:
+    scene.settings["budget_run_seconds"] = 60.0
+    scene.cloud.order(ServerFault(Failure.HOST_AWAY, seconds=100))
+
+
+@arranged("the run's time is up before the checker is ready", 9, "was ended in time", "not ready within")
+def _(scene: Scene) -> None:
+    scene.settings["budget_run_seconds"] = 60.0
+    scene.checker_listens = False
+
+
+@arranged("the run's time is up and shelving fails", 7, "Nova accepted 'shelve'", "ended in time", ends="ACTIVE")
+def _(scene: Scene) -> None:
+    scene.settings["budget_run_seconds"] = 60.0
+    scene.checker.order("status", Answer(200, status("RUNNING", checked=1)))
+    scene.cloud.order(ServerFault(Failure.SNAPSHOT_FAILS, None))
+
+
+def died_an_hour_ago(scene: Scene) -> None:
+    """A run began, and then nothing more was heard of it."""
+    Ledger(scene.state_dir).begin(scene.server_id, "command", scene.clock.now(), 16.0)
+    scene.clock.sleep(3600)
+
+
+@arranged("the controller of the run before died, and its server is on", 0, "server ACTIVE", at="ACTIVE")
+def _(scene: Scene) -> None:
+    scene.settings["budget_day_units"] = 100.0
+    died_an_hour_ago(scene)
+
+
+@arranged("the controller of the run before died, and what it cost is more than the budget", 9, "spent", at="ACTIVE")
+def _(scene: Scene) -> None:
+    scene.settings["budget_day_units"] = 10.0
+    died_an_hour_ago(scene)
+
+
+# Notifiers
+
+
+def noticed(what: str, *urls: str) -> None:
+    """A row whose check fails, so that an alarm is sent."""
+
+    def arrange(scene: Scene) -> None:
+        board = NoticeBoard()
+        board.__enter__()
+        scene.at_end.append(board.__exit__)
+        addresses = [board.url(url[1:]) if url.startswith("/") else url for url in urls]
+        scene.settings |= {"notify_urls": addresses, "notify_seconds": 5.0}
+        scene.checker.order("status", Answer(200, status("FAILED", "no site")))
+
+    row(what, 5, "ended FAILED: no site", arrange=arrange)
+
+
+noticed("the check fails, and the notifier answers 500", "/fail")
+noticed("the check fails, and the notifier never answers", "/hang")
+noticed("the check fails, and the notifier never ends its answer", "/drip")
+noticed("the check fails, and nobody listens at the notifier", "json://127.0.0.1:9/x")
+noticed("the check fails, and Apprise does not know the notifier", "nonsense://somewhere/at/all")
+
+
+@arranged("the metrics cannot be written", 0, "3 checked so far")
+def _(scene: Scene) -> None:
+    scene.settings["metrics_textfile"] = str(scene.folder / "no" / "such" / "folder" / "spamops.prom")
+
+
 # Two at once
 
 
@@ -803,7 +922,7 @@ def test_a_fault_is_named_and_the_server_is_seen_to(row: Row, tmp_path: Path, mo
         scene.undo()
         scene.clock.sleep(3600)  # what was on its way has come
         ended_as = scene.ends
-        secrets = [scene.cloud.application_credential_secret, scene.settings.get("api_key", API_KEY)]
+        secrets = [scene.cloud.application_credential_secret, scene.settings.get("api_key", API_KEY), SECRET]
         if "credential" in scene.settings:
             secrets.append(scene.settings["credential"].secret)
         expect_told(row, told)
@@ -838,8 +957,7 @@ def expect_recorded(row: Row, told: Told, scene: Scene) -> None:
     """The history tells the same."""
     if not row.recorded:
         return
-    recorded = Ledger(scene.state_dir).run(1)
-    assert recorded is not None
+    (recorded,) = Ledger(scene.state_dir).runs(limit=1)
     assert recorded["exit_code"] == row.code
     assert recorded["ended_at"] is not None
     assert (recorded["reason"] or "") == told.message or row.code == 1

@@ -1,4 +1,5 @@
-"""playbooks/run_check.yml, run by the real ansible-playbook against the embedded cloud and a checker on loopback."""
+"""playbooks/run_check.yml and reap.yml, run by the real ansible-playbook against the embedded cloud and a checker on
+loopback."""
 
 from __future__ import annotations
 
@@ -13,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from fake_checker import API_KEY, Answer, FakeChecker, report, status
+from notice_board import SECRET, NoticeBoard
 from scene import QUICK_DELAYS, write_settings
 
 from spamops import lock
@@ -61,7 +64,7 @@ class Site:
         }
         self.started: list[subprocess.Popen[str]] = []
 
-    def start(self, *arguments: str, **variables: Any) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, book: str = "run_check.yml", **variables: Any) -> subprocess.Popen[str]:
         """Start the playbook. A variable that is None is left out."""
         given = {name: value for name, value in (self.variables | variables).items() if value is not None}
         (self.folder / "vars.json").write_text(json.dumps(given))
@@ -69,7 +72,7 @@ class Site:
         process = subprocess.Popen(
             [
                 str(BIN / "ansible-playbook"), "-i", str(self.folder / "hosts.json"), "-e", f"@{self.folder / 'vars.json'}",
-                str(ROOT / "playbooks" / "run_check.yml"), *arguments,
+                str(ROOT / "playbooks" / book), *arguments,
             ],
             cwd=ROOT,
             env=os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"},
@@ -78,9 +81,9 @@ class Site:
         self.started.append(process)
         return process
 
-    def play(self, *arguments: str, **variables: Any) -> Ended:
+    def play(self, *arguments: str, book: str = "run_check.yml", **variables: Any) -> Ended:
         """Run the playbook to its end."""
-        return ended(self.start(*arguments, **variables))
+        return ended(self.start(*arguments, book=book, **variables))
 
     def command(self) -> Ended:
         """Run the same check with `spamops run`."""
@@ -368,3 +371,70 @@ def test_a_playbook_that_is_ended_by_force_has_its_server_shelved(site: Site, nu
     assert until(lambda: site.free)
     assert (site.asked, site.now) == (["unshelve", "shelve"], "SHELVED_OFFLOADED")
     assert (site.rows[0]["outcome"], site.rows[0]["server_status_after"]) == ("terminated", "SHELVED_OFFLOADED")
+
+
+# Budget, reaper
+
+
+def test_a_run_that_takes_longer_than_its_budget_is_ended_in_time_and_told(site: Site) -> None:
+    site.checker.order("status", Answer(body=status("RUNNING", checked=1)))
+    with NoticeBoard() as board:
+        began = time.monotonic()
+        played = site.play("-vvv", spamops_budget_run_seconds=6, spamops_notify_urls=[board.url()])
+        assert time.monotonic() - began < 60
+        assert played.code != 0
+        assert "BUDGET SPENT (exit code 9)" in played.output
+        assert "was ended in time (budget_run_seconds: 6 s a run)" in played.output
+        assert ["the check failed" in title for title in board.titles] == [True]
+    assert SECRET not in played.output
+    assert site.now == "SHELVED_OFFLOADED"
+    assert site.rows[0]["outcome"] == "budget_spent"
+
+
+def test_a_run_without_budget_does_not_wake_the_server(site: Site) -> None:
+    assert site.play().code == 0
+    refused = site.play(spamops_budget_day_units=0.0001)
+    assert refused.code != 0
+    assert "budget_day_units: 0.0001 service units a day" in refused.output
+    assert site.asked == ["unshelve", "shelve"]
+
+
+def test_a_playbook_that_dies_with_its_guard_leaves_its_server_to_the_reaper(site: Site) -> None:
+    site.checker.hold("status")
+    process = site.start()
+    assert site.checker.arrived("status", within=60)
+    for guard in guards_of(site):
+        guard.kill()
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    site.checker.release("status")
+    assert until(lambda: site.free)
+    left = site.play(book="reap.yml")
+    assert left.code == 0, left.output
+    assert "left alone" in left.output
+    assert site.now == "ACTIVE"
+    site.checker.active = False
+    predicted = site.play("--check", book="reap.yml", spamops_reap_grace_seconds=0)
+    assert "would shelve" in predicted.output
+    assert site.now == "ACTIVE"
+    with NoticeBoard() as board:
+        reaped = site.play("-vvv", book="reap.yml", spamops_reap_grace_seconds=0, spamops_notify_urls=[board.url()])
+        assert reaped.code == 0, reaped.output
+        assert ["the reaper shelved" in title for title in board.titles] == [True]
+    assert site.now == "SHELVED_OFFLOADED"
+    for secret in (SECRET, API_KEY, site.variables["spamops_auth"]["application_credential_secret"]):
+        assert secret not in reaped.output
+    (row,) = site.rows
+    assert (row["outcome"], row["server_status_after"]) == ("terminated", "SHELVED_OFFLOADED")
+    again = site.play(book="reap.yml", spamops_reap_grace_seconds=0)
+    assert "changed=0" in again.output
+
+
+def guards_of(site: Site) -> list[psutil.Process]:
+    """The guard of this site's run: whoever holds its lock's file open."""
+    path = str(lock.lock_path(site.state_dir, site.server))
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if "spamops.guard" in (process.info["cmdline"] or []):
+            found += [process for file in process.open_files() if file.path == path]
+    return found

@@ -8,13 +8,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from spamops import reap, settings
+from spamops.clock import RealClock
 from spamops.ledger import Ledger
 from spamops.sandbox.transitions import Delays
 from spamops.sandbox.world import World
@@ -131,6 +134,46 @@ def test_nothing_scheduled_is_a_good_run_too(both: list[dict[str, Any]], world: 
     run = spamops(world, "run", "--json")
     result = json.loads(run.stdout.splitlines()[-1])
     assert (run.returncode, result["checked"], result["server_status_after"]) == (0, 0, "SHELVED_OFFLOADED")
+
+
+def test_a_killed_controller_leaves_the_real_checker_its_work_and_then_the_server_to_the_reaper(
+    both: list[dict[str, Any]], world: World
+) -> None:
+    assert both
+    world.site.seed(count=500, seed=11)
+    waiting = len(world.site.store.scheduled())
+    run = subprocess.Popen([str(BIN / "spamops"), "run", "--config", str(world.config)], stderr=subprocess.DEVNULL)
+    try:
+        assert until(lambda: len(world.site.store.scheduled()) < waiting), "the check did not begin"
+    finally:
+        run.kill()
+        run.wait()
+    plan = reap.plan_of(settings.load(world.config, {}))
+    told = reap.reap(plan, clock=LaterClock())
+    assert (told.action, told.doing) == (reap.Action.LEFT_ALONE, "working"), told.reason
+    assert until(lambda: reap.reap(plan, clock=LaterClock()).action is reap.Action.SHELVED)
+    assert world.site.store.scheduled() == [], "it was shelved in the middle of its work"
+    assert world.cloud.history(world.server_id)[-1][1] == "SHELVED_OFFLOADED"
+    row = Ledger(world.state_dir).runs(limit=1)[0]
+    assert (row["outcome"], row["server_status_after"]) == ("terminated", "SHELVED_OFFLOADED")
+
+
+class LaterClock(RealClock):
+    """The machine's clock, put forward by more than the reaper's grace time."""
+
+    def now(self) -> datetime:
+        """The time of day, some time from now."""
+        return super().now() + timedelta(seconds=700)
+
+
+def until(true: Callable[[], object], seconds: float = 120.0) -> bool:
+    """Whether it comes true within so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
 
 
 def test_a_sandbox_for_looking_around_ends_without_a_trace(tmp_path: Path) -> None:

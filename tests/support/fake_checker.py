@@ -20,7 +20,7 @@ from spamops.sandbox.http import LoopbackServer
 
 API_KEY = "k" * 8 + "-of-the-fake-checker-" + "z" * 16
 WORKFLOW_ID = "check-1"
-PATHS = {"ok": "/ok", "start": "/process-comses-spam", "status": "/status", "report": "/report"}
+PATHS = {"ok": "/ok", "start": "/process-comses-spam", "status": "/status", "report": "/report", "metrics": "/metrics"}
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,8 @@ class FakeChecker:
 
     `order` puts other answers before the usual ones of a route (ok, start, status, report); `before` is called when a
     request of a route comes in; `hold` keeps a route's requests waiting until `release`, and `arrived` tells of them.
-    `on` is whether its server is on: when it is not, connections are cut.
+    `on` is whether its server is on: when it is not, connections are cut. `active` is whether a check goes on, which its
+    metrics tell; with `tells` False it has no metrics.
     """
 
     def __init__(self, *, clock: Clock | None = None, on: bool = True, api_key: str = API_KEY) -> None:
@@ -101,6 +102,8 @@ class FakeChecker:
         self._held: dict[str, threading.Event] = {}
         self._arrived: dict[str, threading.Event] = {name: threading.Event() for name in PATHS}
         self._answered = 0
+        self.active = False
+        self.tells = True
         self.requests: list[str] = []
         routes = [
             Route(path, self._endpoint(name), methods=["POST" if name == "start" else "GET"])
@@ -135,6 +138,7 @@ class FakeChecker:
     def power(self, _server_id: str, on: bool) -> None:
         """The hook for the cloud: the checker answers while its server is on."""
         self.on = on
+        self.active = self.active and on
 
     def order(self, route: str, *answers: Answer) -> None:
         """Answer a route like this first, in this order."""
@@ -188,7 +192,11 @@ class FakeChecker:
             return _json(ordered.status, ordered.body)
         if name == "ok":
             return _json(200, {"status": "ok"})
+        if name == "metrics":
+            text = f"# TYPE spamcheck_run_active gauge\nspamcheck_run_active {float(self.active)}\n"
+            return Response(text, 200, media_type="text/plain") if self.tells else _json(404, {"detail": "Not Found"})
         if name == "start":
+            self.active = True
             return _json(200, {"workflow_id": WORKFLOW_ID})
         if request.query_params.get("workflow_id") != WORKFLOW_ID:
             return _json(404, {"detail": "no such workflow"})
@@ -197,6 +205,7 @@ class FakeChecker:
         self._answered += 1
         if self._answered == 1:
             return _json(200, status("RUNNING", checked=1, in_progress=2))
+        self.active = False
         return _json(200, status("COMPLETED", checked=3, spam=1, not_spam=2))
 
     def _ordered(self, name: str) -> Answer | None:

@@ -15,7 +15,7 @@ import pytest
 from fake_checker import API_KEY, FakeChecker
 from fake_clock import FakeClock
 
-from spamops import cycle, settings
+from spamops import cycle, reap, settings
 from spamops.errors import ExitCode, SpamopsError
 from spamops.progress import PlainWatcher
 from spamops.sandbox.cloud import Credential, Delays, SandboxCloud, ServerSpec
@@ -35,12 +35,14 @@ QUICK_DELAYS = Delays(
 def write_settings(folder: Path, cloud: SandboxCloud, server: str, checker: str, **more: Any) -> Path:
     """The settings file of a controller, with its secret files beside it; the file's path."""
     credential: Credential = more.pop("credential", cloud.credential)
+    urls: list[str] = more.pop("notify_urls", [])
     secrets = folder / "secrets"
     secrets.mkdir(parents=True, exist_ok=True)
     for name, text in (
         ("llm_spam_check_api_key", more.pop("api_key", API_KEY)),
         ("llm_spam_check_jetstream_os_application_credential_id", credential.id),
         ("llm_spam_check_jetstream_os_application_credential_secret", credential.secret),
+        ("spamops_notify_urls", "\n".join(urls)),
     ):
         path = secrets / name
         path.touch(mode=0o600)
@@ -90,6 +92,7 @@ class Scene:
         self.stream = io.StringIO()
         self.watcher: Any = PlainWatcher(self.stream)
         self.checker_listens = True
+        self._listening = False
 
     def __enter__(self) -> Scene:
         """The cloud answers; the checker does once the run begins."""
@@ -119,14 +122,29 @@ class Scene:
         """The server's status now, by the cloud's own history."""
         return self.cloud.history(self.server_id)[-1][1]
 
-    def run(self) -> Told:
-        """One run, from the settings file to the exit code."""
-        if self.checker_listens:
-            self.checker.start()
+    def load(self) -> settings.Settings:
+        """The settings, from a file."""
         more = {name: value for name, value in self.settings.items() if name != "server"}
         config = write_settings(self.folder, self.cloud, self.settings["server"], self.checker.url, **more)
+        return settings.load(config, environ={})
+
+    def reap(self, *, dry_run: bool = False, **changes: Any) -> reap.Reaped:
+        """One look of the reaper, with these settings changed."""
+        self.listen()
+        plan = reap.plan_of(self.load().model_copy(update=changes))
+        return reap.reap(plan, dry_run=dry_run, clock=self.clock)
+
+    def listen(self) -> None:
+        """Let the checker answer while its server is on."""
+        if self.checker_listens and not self._listening:
+            self._listening = True
+            self.checker.start()
+
+    def run(self) -> Told:
+        """One run, from the settings file to the exit code."""
+        self.listen()
         try:
-            summary = cycle.run(settings.load(config, environ={}), self.options, watcher=self.watcher, clock=self.clock)
+            summary = cycle.run(self.load(), self.options, watcher=self.watcher, clock=self.clock)
         except SpamopsError as error:
             return Told(int(error.exit_code), str(error), self.stream.getvalue(), error)
         except Exception as error:  # noqa: BLE001 - a defect, as the command line would tell it

@@ -150,3 +150,18 @@ def test_a_status_that_cannot_be_had_is_a_failure(tmp_path: Path, capsys: Captur
         config = str(write_settings(tmp_path, cloud, "nobody", "http://127.0.0.1:9"))
         assert code_of("status", "--config", config) == 4
         assert "no server nobody in this project" in capsys.readouterr().err
+
+
+def test_open_alarms_and_the_budget_are_shown_with_the_state(tmp_path: Path, capsys: Captured) -> None:
+    spec = ServerSpec(status="SHELVED_OFFLOADED")
+    with SandboxCloud([spec]) as cloud:
+        config = str(write_settings(tmp_path, cloud, spec.id, "http://127.0.0.1:9", budget_day_units=24.0))
+        Ledger(tmp_path / "state").raise_alarm(spec.id, "check_failed", "run 1: it broke", 1, BEGINNING, again=True)
+        assert code_of("status", "--json", "--config", config) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert [(alarm["kind"], alarm["text"]) for alarm in told["alarms"]] == [("check_failed", "run 1: it broke")]
+        assert told["budget"] == {"day": {"limit": 24.0, "spent": 0, "left": 24.0}}
+        assert code_of("status", "--config", config) == 0
+        out = capsys.readouterr().out
+        assert "check_failed, since 2026-03-01T03:00Z: run 1: it broke" in out
+        assert "0 of 24 service units this day (UTC)" in out

@@ -13,7 +13,7 @@ from fake_checker import report
 from fake_clock import BEGINNING
 
 from spamops.errors import ExitCode, LedgerError
-from spamops.ledger import Ledger
+from spamops.ledger import MIGRATIONS, Ledger
 from spamops.summary import Summary, add_check, finish
 
 
@@ -58,6 +58,29 @@ def test_a_history_that_was_removed_during_the_run_is_not_success(tmp_path: Path
     ledger.path.unlink()
     with pytest.raises(LedgerError, match="has lost run 1"):
         ledger.end(number, summary(), BEGINNING)
+
+
+def test_a_history_of_the_first_version_is_taken_over_with_all_that_is_in_it(tmp_path: Path) -> None:
+    ledger, at = Ledger(tmp_path), BEGINNING.isoformat(timespec="milliseconds")
+    with closing(sqlite3.connect(ledger.path)) as db, db:
+        for statement in MIGRATIONS[0].split(";"):
+            db.execute(statement)
+        db.execute("PRAGMA user_version = 1")
+        db.execute(
+            "INSERT INTO runs (server, started_by, started_at, ended_at, outcome) VALUES ('gpu', 'command', ?, ?, 'done')",
+            (at, at),
+        )
+    threads = [threading.Thread(target=ledger.runs) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [run["outcome"] for run in ledger.runs()] == ["done"]
+    assert ledger.deadline(1) is None
+    ledger.raise_alarm("gpu", "server_not_shelved", "text", 1, BEGINNING, again=False)
+    assert len(ledger.open_alarms("gpu")) == 1
+    assert ledger.runs_since(["gpu", "other"], BEGINNING) == ledger.runs()
+    assert ledger.runs_since(["other"], BEGINNING) == []
 
 
 def test_the_newest_runs_come_first(tmp_path: Path) -> None:

@@ -15,13 +15,16 @@ import psutil
 import pytest
 from ansible_module import Result, run_module
 from fake_checker import report
+from notice_board import SECRET, NoticeBoard
 from scene import QUICK_DELAYS
 
 from spamops import lock
-from spamops.errors import ExitCode
+from spamops.attached import RunClock
+from spamops.cloud import connect
+from spamops.errors import BudgetSpent, ExitCode
 from spamops.ledger import Ledger
-from spamops.sandbox.cloud import SandboxCloud, ServerSpec
-from spamops.summary import Summary
+from spamops.sandbox.cloud import Failure, SandboxCloud, ServerFault, ServerSpec
+from spamops.summary import Summary, finish
 
 SERVER = "spamcheck"
 AT = "2026-03-01T03:00:0{}.000+00:00"
@@ -294,3 +297,123 @@ def test_a_playbook_that_is_killed_leaves_its_server_shelved_unless_it_was_to_st
     row = Ledger(state).run(begun["run"]) or {}
     assert (row["outcome"], row["exit_code"]) == ("terminated", 143)
     assert row["server_status_after"] == ("SHELVED_OFFLOADED" if shelve else None)
+
+
+# Budget and alarms
+
+
+def spend(folder: Path, units: float) -> None:
+    """A run of this hour cost that much."""
+    ledger, now = Ledger(folder), datetime.now(UTC)
+    made = Summary(server=SERVER, service_units=units, active_seconds=units / 16 * 3600)
+    made.server_timeline = [
+        {"at": now.isoformat(), "status": "ACTIVE", "task_state": None, "seconds": units / 16 * 3600}
+    ]
+    finish(made, ExitCode.CHECKER_FAILED, "it broke")
+    ledger.end(ledger.begin(SERVER, "command", now, 16.0), made, now)
+
+
+def test_a_run_that_the_budget_does_not_allow_is_refused_and_told(record: Record, tmp_path: Path) -> None:
+    spend(tmp_path / "state", 40.0)
+    with NoticeBoard() as board:
+        refused = record("begun", service_units_per_hour=16, budget_month_units=20, notify_urls=[board.url()])
+        assert refused.failed
+        assert refused["exit_code"] == ExitCode.BUDGET_SPENT
+        assert "budget_month_units: 20 service units a month" in refused["msg"]
+        assert until(lambda: "the check failed" in board.texts)
+        assert "budget_spent" in board.texts
+    assert SECRET not in refused.text + refused.logged
+    row = Ledger(tmp_path / "state").runs()[0]
+    assert (row["outcome"], row["started_by"]) == ("budget_spent", "playbook")
+    assert until(lambda: lock.holder(tmp_path / "state", SERVER) is None)
+    untouched = record("begun", service_units_per_hour=16, budget_month_units=20, touch=False)
+    assert not untouched.failed, "a run that wakes nothing costs nothing"
+
+
+def test_the_tasks_of_a_run_know_when_its_budget_ends(record: Record, tmp_path: Path) -> None:
+    run = record("begun", service_units_per_hour=16, budget_run_seconds=600)["run"]
+    at, why = Ledger(tmp_path / "state").deadline(run) or (None, "")
+    assert at is not None
+    assert 500 < (at - datetime.now(UTC)).total_seconds() < 601
+    assert "budget_run_seconds: 600 s a run" in why
+    clock = RunClock(tmp_path / "state", run)
+    assert 500 < clock.deadline().within(3600) < 601
+    Ledger(tmp_path / "state").set_deadline(run, datetime.now(UTC), "budget_run_seconds: 600 s a run")
+    with pytest.raises(BudgetSpent, match="ended in time"):
+        clock.deadline().within(3600)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"budget_day_units": 5}, "need service_units_per_hour"),
+        ({"budget_run_seconds": 0}, "budget_run_seconds must be more than 0"),
+        ({"notify_urls": [f"no address {SECRET}"]}, "notify_urls: line 1 is no address"),
+        ({"metrics_textfile": "/x/y.txt"}, "must end in .prom"),
+    ],
+)
+def test_faulty_arguments_are_told_before_anything_is_touched(
+    record: Record, tmp_path: Path, arguments: dict[str, Any], says: str
+) -> None:
+    told = record("begun", **arguments)
+    assert told.failed
+    assert says in told["msg"]
+    assert SECRET not in told.text + told.logged
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_run_that_failed_is_told_and_the_next_that_does_not_is_the_all_clear(record: Record, tmp_path: Path) -> None:
+    metrics = tmp_path / "spamops.prom"
+    with NoticeBoard() as board:
+        more = {"notify_urls": [board.url()], "metrics_textfile": str(metrics)}
+        run = record("begun", **more)["run"]
+        failed = record("ended", run=run, wake=WOKEN, check=fault("it broke", 5), shelved=SHELVED, **more)
+        assert ["the check failed" in title for title in board.titles] == [True]
+        assert 'spamops_last_run_outcome{outcome="checker_failed"} 1.0' in metrics.read_text()
+        run = record("begun", **more)["run"]
+        record("ended", run=run, wake=WOKEN, check=CHECKED, shelved=SHELVED, **more)
+        assert "all clear: check_failed" in board.titles[1]
+        assert 'spamops_alarm_open{kind="check_failed"} 0.0' in metrics.read_text()
+    assert SECRET not in failed.text + failed.logged
+
+
+def test_a_guard_that_cannot_shelve_tells_a_person(
+    record: Record, playbook: Playbook, cloud: SandboxCloud, tmp_path: Path
+) -> None:
+    state, entry = tmp_path / "state", cloud.clouds_yaml()
+    cloud.order(ServerFault(Failure.SNAPSHOT_FAILS, None))
+    with NoticeBoard() as board:
+        record(
+            "begun",
+            auth=entry["auth"],
+            auth_type=entry["auth_type"],
+            shelve_timeout=2,
+            notify_urls=[board.url()],
+            metrics_textfile=str(tmp_path / "spamops.prom"),
+        )
+        playbook.kill()
+        assert until(lambda: lock.holder(state, SERVER) is None, 60)
+        assert ["NOT SHELVED" in title for title in board.titles] == [True]
+        assert SECRET not in (state / "guard.log").read_text()
+    (alarm,) = Ledger(state).open_alarms(SERVER)
+    assert alarm["kind"] == "server_not_shelved"
+    assert 'spamops_alarm_open{kind="server_not_shelved"} 1.0' in (tmp_path / "spamops.prom").read_text()
+
+
+@pytest.mark.parametrize("shelve", [True, False])
+def test_a_run_by_name_locks_the_id_too_also_when_the_server_is_to_stay_on(
+    record: Record, cloud: SandboxCloud, tmp_path: Path, shelve: bool
+) -> None:
+    entry = cloud.clouds_yaml()
+    more = {"auth": entry["auth"], "auth_type": entry["auth_type"]}
+    (server_id,) = ids(cloud)
+    run = record("begun", shelve=shelve, **more)
+    refused = record("begun", server=server_id, shelve=shelve, **more)
+    assert refused["exit_code"] == 3
+    record("ended", run=run["run"])
+
+
+def ids(cloud: SandboxCloud) -> list[str]:
+    """The ids of the cloud's servers, as its API tells them."""
+    connection = connect(auth=cloud.clouds_yaml()["auth"], auth_type="v3applicationcredential")
+    return [str(server.id) for server in connection.compute.servers()]

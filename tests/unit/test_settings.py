@@ -179,3 +179,21 @@ def test_the_folder_of_the_locks_is_the_same_wherever_a_run_is_started(
     assert settings.state_dir_of(None, {"SPAMOPS_STATE_DIR": "~/state"}) == tmp_path / "state"
     monkeypatch.chdir(tmp_path)
     assert settings.load(None, ENOUGH | {"SPAMOPS_STATE_DIR": "state"}).state_dir == tmp_path / "state"
+
+
+def test_a_budget_in_service_units_needs_a_rate() -> None:
+    told = refused({**ENOUGH, "SPAMOPS_BUDGET_DAY_UNITS": "5"})
+    assert "budget_day_units and budget_month_units need service_units_per_hour" in told
+    loaded = settings.load(None, {**ENOUGH, "SPAMOPS_BUDGET_DAY_UNITS": "5", "SPAMOPS_SERVICE_UNITS_PER_HOUR": "16"})
+    assert (loaded.budget.day_units, loaded.budget.rate, loaded.budget.month_units) == (5, 16, None)
+    assert settings.load(None, {**ENOUGH, "SPAMOPS_BUDGET_RUN_SECONDS": "60"}).budget.run_seconds == 60
+
+
+def test_notifiers_are_one_a_line_and_shown_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "spamops_notify_urls").write_text("# ours\nslack://a-secret/b/c\n\n  json://user:a-secret@host/x\n")
+    loaded = settings.load(None, {**ENOUGH, "SPAMOPS_SECRETS_DIR": str(tmp_path)})
+    assert loaded.telling.urls == ("slack://a-secret/b/c", "json://user:a-secret@host/x")
+    assert "a-secret" not in repr(loaded) + str(loaded) + repr(loaded.telling)
+    assert settings.load(None, {**ENOUGH, "SPAMOPS_NOTIFY_URLS": "json://x"}).telling.urls == ("json://x",)
+    assert "notify_urls line 1" in refused({**ENOUGH, "SPAMOPS_NOTIFY_URLS": "a-secret"})
+    assert "a-secret" not in refused({**ENOUGH, "SPAMOPS_NOTIFY_URLS": "a-secret"})

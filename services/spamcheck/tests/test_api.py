@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import resource
 import sqlite3
 import time
 from collections.abc import Callable
@@ -226,10 +227,53 @@ def test_a_locked_journal_hides_neither_itself_nor_the_end_of_a_run(
         assert (ok.status_code, ok.json()["reasons"][0]) == (503, "journal: database is locked")
         answer = http.get(f"{api}/status", params={"workflow_id": workflow_id})
         assert (answer.status_code, answer.json()["status"]) == (200, "TERMINATED")
-        assert http.get(f"{api}/report", params={"workflow_id": workflow_id}).status_code == 200
+        report = http.get(f"{api}/report", params={"workflow_id": workflow_id}).json()
+        assert (report["status"], report["reason"]) == ("TERMINATED", "stopped by the operator")
+        assert report["ended_at"] is not None
         assert http.get(f"{api}/metrics").status_code == 200
         assert http.post(f"{api}/process-comses-spam").status_code == 503
     assert http.get(f"{api}/ok").json()["reasons"] == ["no worker has started"]
+
+
+def test_a_full_disk_does_not_hand_out_a_run_that_has_ended(
+    processes: Any, temporal: Any, http: httpx.Client, make_settings: Any, tmp_path: Path
+) -> None:
+    process = processes("api", temporal_address=temporal.address, temporal_task_queue=f"full-{tmp_path}")
+    api = process.address()
+    workflow_id = http.post(f"{api}/process-comses-spam").json()["workflow_id"]
+
+    async def terminate() -> None:
+        client = await Client.connect(make_settings().temporal_address)
+        await client.get_workflow_handle(workflow_id).terminate(reason="stopped by the operator")
+
+    asyncio.run(terminate())
+    # From now on no file of the process can be written, as on a full disk.
+    limits = resource.prlimit(process.popen.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(process.popen.pid, resource.RLIMIT_FSIZE, (0, limits[1]))
+    answer = http.get(f"{api}/status", params={"workflow_id": workflow_id})
+    assert (answer.status_code, answer.json()["status"]) == (200, "TERMINATED")
+    answer = http.get(f"{api}/report", params={"workflow_id": workflow_id})
+    assert (answer.status_code, answer.json()["status"]) == (200, "TERMINATED")
+    answer = http.post(f"{api}/process-comses-spam")
+    assert (answer.status_code, answer.json()["detail"].startswith("journal: ")) == (503, True)
+    resource.prlimit(process.popen.pid, resource.RLIMIT_FSIZE, limits)
+    answer = http.post(f"{api}/process-comses-spam")
+    assert answer.status_code == 200
+    assert answer.json()["workflow_id"] != workflow_id
+
+
+def test_a_refused_call_is_logged_with_the_callers_address(processes: Any, free_port: Callable[[], int]) -> None:
+    process = processes("api", temporal_address=f"127.0.0.1:{free_port()}", api_host="::")
+    port = process.address().rpartition(":")[2]
+    path = "/ok%20client=203.0.113.9"
+    httpx.get(f"http://127.0.0.1:{port}{path}", headers={"X-API-Key": "wrong"})
+    httpx.get(f"http://127.0.0.1:{port}/ok")
+    lines = [line for line in process.text().splitlines() if "refused" in line]
+    begin = 'level=WARNING logger=spamcheck.auth msg="a call was refused" client=127.0.0.1 detail='
+    assert [line.partition(" ")[2] for line in lines] == [
+        f'{begin}"Invalid API key" path="/ok client=203.0.113.9"',
+        f'{begin}"No API key" path=/ok',
+    ]
 
 
 # Temporal down

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from . import history, run, show, status
+from . import history, metrics, notify, reap, run, show, status
 
-ALL: tuple[ModuleType, ...] = (run, status, history, show)
+ALL: tuple[ModuleType, ...] = (run, status, history, show, reap, notify, metrics)

@@ -20,6 +20,9 @@ UNAUTHORIZED = "The request you have made requires authentication."
 """Keystone's only words for a refused login, whatever the reason."""
 
 
+RESTRICTED = "Using method 'application_credential' is not allowed for managing additional application credentials."
+
+
 @dataclass(frozen=True)
 class AccessRule:
     """One call that a restricted application credential may make.
@@ -86,6 +89,55 @@ class Keystone:
         self._lock = threading.Lock()
         self._credentials = {credential.id: credential for credential in credentials}
         self._tokens: dict[str, Token] = {}
+
+    @property
+    def credentials(self) -> list[Credential]:
+        """Every application credential."""
+        with self._lock:
+            return list(self._credentials.values())
+
+    def make(self, body: Any, token: Token) -> Credential:
+        """An application credential as a user asks for it. Raises Refused."""
+        try:
+            asked = body["application_credential"]
+            rules = asked.get("access_rules")
+            credential = Credential(
+                name=asked["name"],
+                roles=tuple(role["name"] for role in asked.get("roles") or [{"name": name} for name in token.roles]),
+                access_rules=None
+                if rules is None
+                else tuple(AccessRule(rule["method"], rule["path"], rule["service"]) for rule in rules),
+                expires_at=_moment(asked.get("expires_at")),
+                **({"secret": asked["secret"]} if asked.get("secret") else {}),
+            )
+        except (KeyError, TypeError, AttributeError, ValueError):
+            raise Refused(400, "Invalid input for application_credential.") from None
+        if not set(credential.roles) <= set(token.roles):
+            raise Refused(400, "Invalid application credential: Could not find role assignment.")
+        with self._lock:
+            if any(one.name == credential.name for one in self._credentials.values()):
+                raise Refused(
+                    409, "Conflict occurred attempting to store application_credential - Duplicate entry found."
+                )
+            self._credentials[credential.id] = credential
+        return credential
+
+    def credential_document(self, credential: Credential) -> dict[str, Any]:
+        """An application credential as it is shown, without its secret."""
+        rules = credential.access_rules
+        return {
+            "id": credential.id,
+            "name": credential.name,
+            "description": None,
+            "project_id": self.project_id,
+            "user_id": self.user_id,
+            "roles": [{"name": name} for name in credential.roles],
+            "expires_at": credential.expires_at and credential.expires_at.strftime("%Y-%m-%dT%H:%M:%S.%f"),
+            "unrestricted": False,
+            "access_rules": rules
+            and [{"service": rule.service, "method": rule.method, "path": rule.path} for rule in rules],
+            "links": {},
+        }
 
     def add(self, credential: Credential) -> None:
         """One more application credential."""
@@ -252,3 +304,11 @@ def version_document(base_url: str) -> dict[str, Any]:
 
 def _stamp(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _moment(text: str | None) -> datetime | None:
+    """A moment in UTC from a request, which may leave out the zone."""
+    if text is None:
+        return None
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

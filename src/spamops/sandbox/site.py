@@ -74,7 +74,6 @@ class SandboxSite:
         self._require_https = require_https
         self._lock = threading.Lock()
         self._updates: list[UpdateSeen] = []
-        self._batches_read = 0
         self._address = address
         self._server: LoopbackServer | None = self._listen(port)
         self.port = self._server.port
@@ -90,12 +89,6 @@ class SandboxSite:
         """Every update request so far that reached the endpoint with its method, in the order answered."""
         with self._lock:
             return list(self._updates)
-
-    @property
-    def batches_read(self) -> int:
-        """How many batches were answered with 200."""
-        with self._lock:
-            return self._batches_read
 
     def start(self) -> None:
         """Answer requests, from now on and after a `stop` again."""
@@ -204,8 +197,6 @@ class SandboxSite:
             batch = self.store.batch()
         except UnreadableContent:
             return _server_error(request)
-        with self._lock:
-            self._batches_read += 1
         return JSONResponse(batch, 200, allow)
 
     def _update(self, request: Request, body: bytes, allow: dict[str, str]) -> tuple[Response, bool]:

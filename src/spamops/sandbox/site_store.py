@@ -227,11 +227,6 @@ class SiteStore:
             rows = dict(self._db.execute("SELECT status, COUNT(*) FROM record GROUP BY status").fetchall())
         return {status: rows.get(status, 0) for status in sorted(STATUSES)}
 
-    def counts_by_type(self) -> dict[str, int]:
-        """Records by content type."""
-        with self._lock:
-            return dict(self._db.execute("SELECT content_type, COUNT(*) FROM record GROUP BY content_type").fetchall())
-
     def _next_id(self) -> int:
         highest: int = self._db.execute("SELECT COALESCE(MAX(id), 0) FROM record").fetchone()[0]
         return highest + 1

@@ -17,8 +17,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from . import door, report
 from . import main as program
-from . import report
 from .auth import KeyRequired
 from .journal import API_BUSY_SECONDS, JOURNAL_FAULTS, Journal
 from .logs import event
@@ -86,11 +86,12 @@ def build_app(settings: Settings, journal: Journal, runs: Runs) -> FastAPI:
 
     @app.get("/report")
     async def whole_report(workflow_id: WorkflowId) -> Response:
-        if await runs.state(workflow_id) is None:
+        state = await runs.state(workflow_id)
+        if state is None:
             return _no_run(workflow_id)
         try:
             journal.check()
-            chunks = await asyncio.to_thread(report.stream, settings.state_dir, workflow_id)
+            chunks = await asyncio.to_thread(report.stream, settings.state_dir, workflow_id, state.run)
         except JOURNAL_FAULTS as error:
             return JSONResponse({"detail": f"{runs.journal_reason(error)}; the report is in it"}, status_code=503)
         if chunks is None:
@@ -173,9 +174,18 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
 
     Raises JournalError and CannotListen.
     """
+    door.raise_file_limit()
     listener = _listener(settings.api_host, settings.api_port)
     async with _application(settings) as app:
-        config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1)
+        config = uvicorn.Config(
+            app,
+            http=door.guarded(),
+            backlog=door.BACKLOG,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=1,
+        )
         server = _Server(config)
         host = f"[{settings.api_host}]" if ":" in settings.api_host else settings.api_host
         event(_log, logging.INFO, f"listening on http://{host}:{listener.getsockname()[1]}")
@@ -196,8 +206,11 @@ def _listener(host: str, port: int) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
+        if host == "::":
+            # Every address of both kinds, whatever the machine's own default is.
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         listener.bind((host, port))
-        listener.listen(128)
+        listener.listen(door.BACKLOG)
     except OSError as error:
         listener.close()
         raise CannotListen(f"cannot listen on {host} port {port} ({error.strerror}); set API_HOST, API_PORT") from None

@@ -31,11 +31,10 @@ class KeyRequired:
         if scope["path"] != OPEN_PATH:
             given = [value for name, value in scope["headers"] if name == HEADER]
             if not given or not given[0].strip():
-                await _answer(send, 401, "No API key")
+                await _refuse(scope, send, "No API key")
                 return
             if len(given) > 1 or not hmac.compare_digest(given[0], self._key):
-                event(_log, logging.WARNING, "a call with an invalid key was refused", path=scope["path"][:80])
-                await _answer(send, 401, "Invalid API key")
+                await _refuse(scope, send, "Invalid API key")
                 return
         began = False
 
@@ -52,6 +51,18 @@ class KeyRequired:
             if began:
                 raise  # the answer is cut off, which the caller notices
             await _answer(send, 500, "the checker failed; its log says where")
+
+
+async def _refuse(scope: Scope, send: Send, detail: str) -> None:
+    """401, and a line in the log. fail2ban's filter reads it: the address comes before anything that the caller chose."""
+    event(_log, logging.WARNING, "a call was refused", client=_caller(scope), detail=detail, path=scope["path"][:80])
+    await _answer(send, 401, detail)
+
+
+def _caller(scope: Scope) -> str:
+    """The address of whoever calls. A caller of a socket for both kinds of addresses has his IPv4 address."""
+    client = scope.get("client")
+    return str(client[0]).removeprefix("::ffff:") if client else "unknown"
 
 
 async def _answer(send: Send, status: int, detail: str) -> None:

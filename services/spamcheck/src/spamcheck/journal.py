@@ -405,6 +405,11 @@ class Journal:
         row = self._db.execute("SELECT max(ended_at) AS at FROM runs").fetchone()
         return None if row["at"] is None else float(row["at"])
 
+    def last_sign(self) -> float | None:
+        """When a run last started or ended, in seconds since 1970."""
+        row = self._db.execute("SELECT max(max(started_at, coalesce(ended_at, 0))) AS at FROM runs").fetchone()
+        return None if row["at"] is None else float(row["at"])
+
     # Workers
 
     def beat(self, identity: str, classifier: str, models: Mapping[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 from collections.abc import Iterator
@@ -14,22 +15,26 @@ from .journal import Journal, Run
 CHUNK_CHARACTERS = 64 * 1024
 
 
-def stream(folder: Path, workflow_id: str) -> Iterator[bytes] | None:
+def stream(folder: Path, workflow_id: str, known: Run | None = None) -> Iterator[bytes] | None:
     """The report of a run, None if the journal in `folder` does not hold it. The first chunk is read at once.
+
+    `known`: the run as Temporal knows it. A journal that could not be written (disk full) may still call it RUNNING.
 
     Raises JOURNAL_FAULTS, here or while the rest is read. Opens the journal anew: it is read in other threads.
     """
-    chunks = _read(folder, workflow_id)
+    chunks = _read(folder, workflow_id, known)
     first = next(chunks, None)
     return None if first is None else itertools.chain((first,), chunks)
 
 
-def _read(folder: Path, workflow_id: str) -> Iterator[bytes]:
+def _read(folder: Path, workflow_id: str, known: Run | None) -> Iterator[bytes]:
     journal = Journal(folder, read_only=True)
     try:
         run = journal.run(workflow_id)
         if run is None:
             return
+        if run.status == "RUNNING" and known is not None and known.status != "RUNNING":
+            run = dataclasses.replace(run, status=known.status, reason=known.reason, ended_at=known.ended_at)
         yield from _chunks(_pieces(journal, run))
     finally:
         journal.close()

@@ -92,6 +92,9 @@ class Runs:
                 active = (await self._refreshed(active, must_answer=True)).run
                 if active.status == "RUNNING" and not await self._never_started(active.workflow_id):
                     return active.workflow_id, True
+                if active.status != "RUNNING":
+                    # The end may not have been entered (disk full). Then there is no room for another run either.
+                    self._journal.confirm_run(active.workflow_id, active.status, active.reason, active.ended_at)
             # Asked first, so that a Temporal that is down leaves no run behind.
             await self._reach()
             workflow_id = self._journal.begin_run(_new_id())

@@ -10,7 +10,8 @@ from __future__ import annotations
 import base64
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
+from uuid import UUID
 
 from pydantic import AliasChoices, Field, HttpUrl, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -20,8 +21,11 @@ UNUSABLE_KEYS = frozenset({"unconfigured"})
 """What the CoMSES site falls back to when its key file is missing: the endpoints are then open to whoever sends it."""
 
 
+_Model = TypeVar("_Model", bound=BaseSettings)
+
+
 class Settings(BaseSettings):
-    """Every setting, its unit and its default."""
+    """Every setting of API and worker, its unit and its default."""
 
     model_config = SettingsConfigDict(extra="ignore", populate_by_name=True, env_ignore_empty=True)
 
@@ -32,6 +36,11 @@ class Settings(BaseSettings):
 
     # The site
     comses_url: HttpUrl = Field(HttpUrl("https://www.comses.net"), description="the site's base address")
+    comses_host: str = Field(
+        "",
+        pattern=r"^[A-Za-z0-9.:\[\]_-]*$",
+        description="Host header sent to the site, where comses_url has another name than the site knows itself by",
+    )
     comses_api_key: SecretStr | None = Field(None, description="key sent to the site; the API's own key when not given")
     site_timeout_seconds: float = Field(30, gt=0, description="limit of one call to the site")
     site_patience_seconds: float = Field(300, ge=0, description="how long a site that does not answer is waited for")
@@ -139,20 +148,68 @@ class Settings(BaseSettings):
         return base64.b64decode(self.payload_key.get_secret_value())
 
 
+class WatchdogSettings(BaseSettings):
+    """Every setting of the idle watchdog, its unit and its default. What it shares with the checker has the same name."""
+
+    model_config = SettingsConfigDict(extra="ignore", populate_by_name=True, env_ignore_empty=True)
+
+    os_auth_url: HttpUrl = Field(description="Keystone's address")
+    os_application_credential_id: SecretStr = Field(
+        description="application credential that may do nothing but act on this server"
+    )
+    os_application_credential_secret: SecretStr = Field(description="its secret")
+    os_region_name: str = Field("", description="region, where the cloud has several")
+    os_interface: Literal["public", "internal", "admin"] = Field(
+        "public", description="which of Nova's addresses to use"
+    )
+    server_id: UUID | None = Field(None, description="id of this server; asked of the metadata service when not given")
+    metadata_url: HttpUrl = Field(
+        HttpUrl("http://169.254.169.254/openstack/latest/meta_data.json"), description="OpenStack's metadata service"
+    )
+    cloud_timeout_seconds: float = Field(30, gt=0, description="limit of one call to the cloud")
+
+    watchdog_idle_minutes: float = Field(
+        30, gt=0, description="minutes without a check and without anybody logged in, after which the server is shelved"
+    )
+    watchdog_grace_minutes: float = Field(
+        15, ge=0, description="minutes after the boot in which the server is never shelved"
+    )
+    watchdog_state_file: Path = Field(
+        Path("/run/spamcheck-watchdog/state.json"),
+        description="what one pass tells the next; on a file system that a boot empties",
+    )
+
+    temporal_address: str = Field("127.0.0.1:7233", description="HOST:PORT of Temporal's frontend")
+    temporal_namespace: str = Field("default", description="namespace whose workflows count")
+    state_dir: Path = Field(Path("/var/lib/spamcheck"), description="folder of the journal (SQLite)")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", validation_alias=AliasChoices("log_level", "SPAMCHECK_LOG_LEVEL"), description="least level logged"
+    )
+
+
 class SettingsError(Exception):
     """Every fault of the settings, in one message."""
 
 
 def load() -> Settings:
-    """Read and validate everything.
+    """Read and validate everything that API and worker need.
 
     Raises SettingsError that names every fault by its environment variable.
     """
+    return _load(Settings)
+
+
+def load_watchdog() -> WatchdogSettings:
+    """The same for the idle watchdog."""
+    return _load(WatchdogSettings)
+
+
+def _load(model: type[_Model]) -> _Model:
     folder = os.environ.get("CREDENTIALS_DIRECTORY") or os.environ.get("SPAMCHECK_SECRETS_DIR")
     if folder and not Path(folder).is_dir():
         raise SettingsError(f"the folder of secrets {folder} does not exist")
     try:
-        return Settings(_secrets_dir=folder)  # type: ignore[call-arg]
+        return model(_secrets_dir=folder)
     except ValidationError as error:
         raise SettingsError(describe(error)) from None
 

@@ -33,12 +33,12 @@ async def connect(settings: Settings, *, lazy: bool) -> Client:
         namespace=settings.temporal_namespace,
         data_converter=data_converter(settings.payload_key_bytes),
         lazy=lazy,
-        runtime=_runtime(),
+        runtime=runtime(),
     )
 
 
 @functools.cache
-def _runtime() -> Runtime:
+def runtime() -> Runtime:
     """The SDK's engine, one a process, logging through Python instead of straight to the console."""
     forwarding = LogForwardingConfig(logger=logging.getLogger("temporal.core"))
     filters = TelemetryFilter(core_level="WARN", other_level="ERROR")

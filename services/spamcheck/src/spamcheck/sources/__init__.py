@@ -10,4 +10,6 @@ from .comses import ComsesSource
 def build(settings: Settings) -> Source:
     """The source that the settings name. CoMSES is the only platform so far."""
     key = settings.comses_api_key or settings.api_key
-    return ComsesSource(str(settings.comses_url), key.get_secret_value(), settings.site_timeout_seconds)
+    return ComsesSource(
+        str(settings.comses_url), key.get_secret_value(), settings.site_timeout_seconds, settings.comses_host
+    )

@@ -26,11 +26,12 @@ MAX_ANSWER_BYTES = 64 * 1024 * 1024
 class ComsesSource:
     """Reads what a CoMSES site has scheduled and hands verdicts over. Tries once: the workflow does the repeating.
 
-    `base_url` is the site's address, with or without a slash at the end; `timeout_seconds` limits each whole call.
+    `base_url` is the site's address, with or without a slash at the end; `timeout_seconds` limits each whole call; `host` is
+    sent as the Host header where the address has another name than the site knows itself by.
     Raises SiteRefused for an address that cannot be one.
     """
 
-    def __init__(self, base_url: str, api_key: str, timeout_seconds: float) -> None:
+    def __init__(self, base_url: str, api_key: str, timeout_seconds: float, host: str = "") -> None:
         try:
             address = httpx.URL(base_url)
         except httpx.InvalidURL:
@@ -39,12 +40,13 @@ class ComsesSource:
             ) from None
         if address.scheme not in {"http", "https"} or not address.host:
             raise SiteRefused("COMSES_URL must begin with http:// or https:// and name a host")
-        self._where = faults.Where(scheme=address.scheme, host=address.host, port=address.port)
+        self._where = faults.Where(scheme=address.scheme, host=address.host, port=address.port, sent=host)
         self._timeout_seconds = timeout_seconds
         self._reader = BatchReader()
         self._client = httpx.AsyncClient(
             base_url=address.copy_with(path=address.path.rstrip("/") + "/", query=None, fragment=None),
-            headers={"Accept": "application/json", "X-API-Key": api_key, "User-Agent": "spamcheck"},
+            headers={"Accept": "application/json", "X-API-Key": api_key, "User-Agent": "spamcheck"}
+            | ({"Host": host} if host else {}),
             timeout=httpx.Timeout(timeout_seconds),
             follow_redirects=False,
             # The machine's own trust store, where an administrator adds a certificate authority.

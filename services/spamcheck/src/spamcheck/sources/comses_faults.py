@@ -24,6 +24,8 @@ class Where:
     scheme: str
     host: str
     port: int | None
+    sent: str = ""
+    """The Host header, where it is not the host."""
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -115,7 +117,7 @@ def _of_both(where: Where, response: httpx.Response, body: bytes) -> SourceError
         )
     if status == 400 and not _is_json(body):
         return SiteRefused(
-            f"{where} does not allow the host name {where.host} (400 with an HTML page): add {where.host} to the site's"
+            f"{where} does not allow the host name {where.sent or where.host} (400 with an HTML page): add {where.sent or where.host} to the site's"
             " ALLOWED_HOSTS, or set COMSES_URL to a name that is listed there"
         )
     if status == 404:

@@ -1,0 +1,283 @@
+"""Attempts to lock oneself out of a host, and what the role makes of them. What the host is like is looked at past SSH."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+FOLDER = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
+SNAPSHOT = (
+    "for f in $(find /etc/ssh /etc/systemd/system /var/lib/spamops-ssh ! -type d 2>/dev/null | sort); do "
+    "echo $f $(stat -c '%a %U %G' $f) $(sha256sum <$f); done"
+)
+BLOCK = (
+    "nft add table inet lockout && nft add chain inet lockout in '{ type filter hook input priority 0; }' && "
+    "nft add rule inet lockout in tcp dport 2222 drop"
+)
+UNBLOCK = "nft delete table inet lockout"
+OTHER_KEY = (
+    "install -d -m 755 /etc/ssh/keys && rm -f /tmp/other /tmp/other.pub && ssh-keygen -q -t ed25519 -N '' -f /tmp/other && "
+    "install -m 644 /tmp/other.pub /etc/ssh/keys/debian"
+)
+pytestmark = pytest.mark.timeout(600)  # the stories are told by one run of Ansible
+NO_NEW_KEY = {"ssh_host_key_rsa_bits": 3072}  # what the package makes is long enough then: a longer one takes seconds
+LOCKOUT = {"ssh_extra_options": ["Match User debian", "ForceCommand /bin/false"]}
+
+
+@dataclass
+class Story:
+    """One application of the role that must not cut the user off."""
+
+    settings: dict[str, Any]
+    before: str = "true"
+    after: str = "true"
+    connection: dict[str, Any] = field(default_factory=dict)
+
+
+# Refused before anything is touched.
+FORESEEN = {
+    "a user list without the connecting user": (
+        Story({"ssh_allow_users": ["somebody", "debian@192.0.2.7"]}),
+        "AllowUsers (somebody debian@192.0.2.7) does not let debian",
+    ),
+    "a group list without the connecting user": (
+        Story({"ssh_allow_groups": ["operators"]}),
+        "AllowGroups (operators) holds none",
+    ),
+    "the connecting user denied": (Story({"ssh_deny_users": ["deb*"]}), "DenyUsers (deb*) names debian"),
+    "key files that are not there": (
+        Story({"ssh_authorized_keys_files": ["/etc/ssh/none/%u"]}),
+        "no key of debian in /etc/ssh/none/debian",
+    ),
+    "a kind of key that the user has not": (
+        Story({"ssh_user_key_algorithms": ["rsa-sha2-512"]}),
+        "none of the keys of debian (ssh-ed25519)",
+    ),
+    "an option that is not valid": (
+        Story({"ssh_extra_options": ["PermitRootLogn no"]}),
+        "Bad configuration option: PermitRootLogn",
+    ),
+    "a second factor for this user": (
+        Story({"ssh_extra_options": ["Match User debian", "AuthenticationMethods publickey,password"]}),
+        "AuthenticationMethods (publickey,password) asks for more",
+    ),
+    "an earlier drop-in that undoes this one": (
+        Story(
+            {},
+            "echo PasswordAuthentication yes >/etc/ssh/sshd_config.d/00-early.conf",
+            "rm /etc/ssh/sshd_config.d/00-early.conf",
+        ),
+        "passwordauthentication would be 'yes' because of /etc/ssh/sshd_config.d/00-early.conf:1",
+    ),
+    "a main file that includes no drop-ins": (
+        Story(
+            {},
+            "cp -p /etc/ssh/sshd_config /root/kept && sed -i /^Include/d /etc/ssh/sshd_config",
+            "mv /root/kept /etc/ssh/sshd_config",
+        ),
+        "does not include the drop-ins",
+    ),
+    "a login by password": (
+        Story({}, connection={"ansible_password": "correct horse"}),
+        "Ansible logs in with a password",
+    ),
+}
+# Seen by the new login alone, and undone.
+PROVEN = {
+    "key files that hold somebody else's key": (
+        Story(
+            {"ssh_authorized_keys_files": ["/etc/ssh/keys/%u"], "ssh_host_key_rsa_bits": 4096},
+            OTHER_KEY,
+            "rm -r /etc/ssh/keys",
+        ),
+        "Permission denied (publickey)",
+    ),
+    "a command in the place of a shell": (Story(LOCKOUT), "the login gives no shell"),
+    "a port that nobody reaches": (Story({"ssh_ports": [2222]}, BLOCK, UNBLOCK), "the server did listen at port 2222"),
+}
+
+
+def play(name: str, story: Story) -> dict[str, Any]:
+    """The play of a story, with a look at the host before and afterwards."""
+
+    def shell(script: str, **more: Any) -> dict[str, Any]:
+        return {"ansible.builtin.shell": {"_raw_params": script}, "changed_when": False, **more}
+
+    why = "{{ {'msg': ansible_failed_result.msg, 'journal': ansible_failed_result.journal | default([])} }}"
+    role = {"name": "comses.spamops.ssh"}
+    came_of_it = {"outcome": "{{ outcome }}", "before": "{{ before.stdout }}", "after": "{{ after.stdout }}"}
+    told = "{{ told | default({}) | combine({story: came_of_it}) }}"
+    return {
+        "name": name,
+        "hosts": "spamops-ssh-4",
+        "gather_facts": False,
+        "become": True,
+        "tasks": [
+            shell(f"{{ {story.before}; }} >/dev/null && {SNAPSHOT}", register="before"),
+            {
+                "block": [
+                    {"ansible.builtin.set_fact": {"outcome": {"msg": ""}}},
+                    {
+                        "ansible.builtin.include_role": role,
+                        "vars": {**NO_NEW_KEY, **story.settings, **story.connection},
+                    },
+                ],
+                "rescue": [{"ansible.builtin.set_fact": {"outcome": why}}],
+            },
+            shell(f"{SNAPSHOT}; {story.after}", register="after"),
+            {"ansible.builtin.set_fact": {"told": told}, "vars": {"story": name, "came_of_it": came_of_it}},
+        ],
+    }
+
+
+def playbook(name: str, plays: list[dict[str, Any]], *arguments: str) -> list[str]:
+    """The command that runs these plays."""
+    path = FOLDER / f"{name}.yml"
+    path.write_text(yaml.safe_dump(plays, sort_keys=False, width=1000))
+    return ["ansible-playbook", "-i", str(FOLDER / "inventory"), str(path), *arguments]
+
+
+def run(argv: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run a playbook to its end."""
+    return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=500)
+
+
+@pytest.fixture(scope="module")
+def bare(machine: Callable[[str], Any]) -> Any:
+    """The host that the role was not applied to."""
+    return machine("spamops-ssh-4")
+
+
+@pytest.fixture(scope="module")
+def told(bare: Any) -> Callable[[str], dict[str, Any]]:
+    """What came of each story: all are told by one run of Ansible."""
+    results = FOLDER / "stories.json"
+    results.unlink(missing_ok=True)
+    write = {"ansible.builtin.copy": {"dest": str(results), "content": "{{ told | to_json }}", "mode": "0600"}}
+    last = {"hosts": bare.name, "gather_facts": False, "tasks": [{**write, "delegate_to": "localhost"}]}
+    stories = {**FORESEEN, **PROVEN}
+    done = run(playbook("stories", [*(play(name, story) for name, (story, said) in stories.items()), last]))
+    assert results.exists(), f"{done.stdout[-6000:]}{done.stderr[-2000:]}"
+    assert bare.ssh().stdout == "in\n"
+    outcomes: dict[str, Any] = json.loads(results.read_text())
+    return outcomes.__getitem__
+
+
+@pytest.mark.parametrize("name", FORESEEN)
+def test_what_can_be_foreseen_is_refused_and_nothing_is_touched(told: Callable[[str], Any], name: str) -> None:
+    story = told(name)
+    assert FORESEEN[name][1] in story["outcome"]["msg"]
+    assert "Nothing was touched" in story["outcome"]["msg"]
+    assert story["before"] == story["after"]
+
+
+@pytest.mark.parametrize("name", PROVEN)
+def test_what_only_a_new_login_shows_is_undone_to_the_byte(told: Callable[[str], Any], name: str) -> None:
+    story = told(name)
+    assert PROVEN[name][1] in story["outcome"]["msg"]
+    assert "the previous configuration is back, byte for byte" in story["outcome"]["msg"]
+    assert story["before"] == story["after"]
+
+
+def test_the_server_s_own_words_are_in_the_failure(told: Callable[[str], Any]) -> None:
+    assert any("publickey" in line for line in told("key files that hold somebody else's key")["outcome"]["journal"])
+
+
+def test_the_old_port_answers_while_a_new_one_is_tried_and_afterwards(told: Callable[[str], Any], bare: Any) -> None:
+    told("a port that nobody reaches")
+    assert bare.ssh().stdout == "in\n"
+    assert "2222" not in bare.inside("ss -ltn")
+
+
+class Cut:
+    """A run that is killed while its change waits for the proof."""
+
+    def __init__(self, bare: Any, seconds: int) -> None:
+        self.bare = bare
+        bare.inside(BLOCK)
+        self.before = bare.snapshot()
+        settings = {
+            "ssh_ports": [2222],
+            "ssh_rollback_seconds": seconds,
+            **NO_NEW_KEY,
+            **LOCKOUT,
+        }
+        cut = {
+            "hosts": bare.name,
+            "gather_facts": False,
+            "become": True,
+            "vars": {"ansible_timeout": min(60, seconds // 2)},
+        }
+        argv = playbook("cut", [{**cut, "roles": [{"role": "comses.spamops.ssh", **settings}]}])
+        with (FOLDER / "cut.log").open("w") as log:
+            self.process = subprocess.Popen(argv, stdout=log, stderr=log, start_new_session=True)
+        try:
+            self.wait(
+                lambda: "ForceCommand" in bare.inside("cat /etc/ssh/sshd_config.d/*.conf 2>/dev/null || true"), 120
+            )
+            # From here on the proof is under way: it waits for a port that is blocked. Now only the host can help itself.
+            self.wait(lambda: bare.ssh().stdout == "", 15)
+        finally:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+        assert "ForceCommand" in bare.inside("cat /etc/ssh/sshd_config.d/*.conf")
+
+    @staticmethod
+    def wait(until: Callable[[], bool], seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not until():
+            assert time.monotonic() < end, (FOLDER / "cut.log").read_text()[-4000:]
+            time.sleep(0.2)
+
+
+def test_a_host_whose_controller_was_killed_restores_itself(bare: Any) -> None:
+    cut = Cut(bare, seconds=40)
+    assert bare.ssh().stdout == "", "the change is in force and locks out: without the timer it would stay so"
+    cut.wait(lambda: "pending" not in bare.inside("ls /var/lib/spamops-ssh"), 90)
+    cut.wait(lambda: bare.ssh().stdout == "in\n", 20)
+    bare.inside(UNBLOCK)
+    assert bare.snapshot() == cut.before
+
+
+def test_over_a_connection_that_proves_nothing_the_role_refuses(bare: Any) -> None:
+    before = bare.snapshot()
+    plays = [{"hosts": bare.name, "gather_facts": False, "roles": ["comses.spamops.ssh"]}]
+    by_engine = {"ansible_connection": "community.docker.docker", "ansible_host": bare.name, "ansible_user": "root"}
+    done = run(playbook("engine", plays, "-e", json.dumps(by_engine)))
+    assert done.returncode == 2
+    assert "set ssh_prove_login to false" in " ".join((done.stdout + done.stderr).split())
+    assert bare.snapshot() == before
+
+
+def test_without_the_proof_the_same_user_list_locks_out(bare: Any) -> None:
+    """What the other stories would come to, if it were not for the guard."""
+    roles = [{"role": "comses.spamops.ssh", "ssh_prove_login": False, "ssh_allow_users": ["somebody"], **NO_NEW_KEY}]
+    by_engine = {"ansible_connection": "community.docker.docker", "ansible_host": bare.name, "ansible_user": "root"}
+    plays = [{"hosts": bare.name, "gather_facts": False, "roles": roles}]
+    done = run(playbook("unproven", plays, "-e", json.dumps(by_engine)))
+    assert done.returncode == 0, done.stdout
+    assert "Permission denied" in bare.ssh().stderr
+    bare.inside("rm /etc/ssh/sshd_config.d/00-spamops.conf && systemctl restart ssh")
+    assert bare.ssh().stdout == "in\n"
+
+
+def test_a_host_that_is_rebooted_before_the_proof_comes_back_as_it_was(bare: Any) -> None:
+    """The last one, as the container's address may be another one afterwards."""
+    cut = Cut(bare, seconds=3600)
+    subprocess.run(["docker", "restart", "--time", "3", bare.name], check=True, capture_output=True, timeout=60)
+    cut.wait(lambda: bare.inside("systemctl is-system-running || true").strip() in {"running", "degraded"}, 40)
+    address = json.loads(subprocess.check_output(["docker", "inspect", bare.name]))[0]["NetworkSettings"]["Networks"]
+    known_as = bare.address
+    bare.address = next(iter(address.values()))["IPAddress"]
+    assert bare.ssh("-o", f"HostKeyAlias={known_as}").stdout == "in\n"
+    assert bare.snapshot() == cut.before

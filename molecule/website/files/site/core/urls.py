@@ -1,0 +1,10 @@
+"""The two endpoints of the spam check."""
+
+from django.urls import path
+
+from core import spam
+
+urlpatterns = [
+    path("api/spam/get-latest-batch/", spam.batch),
+    path("about/", spam.about),
+]
