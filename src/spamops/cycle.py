@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from . import budget, followup, notify, uptime
+from . import budget, diagnose, followup, notify, uptime
 from .budget import Allowance, Deadline
 from .checker import Checker, WorkflowStatus
 from .clock import Clock, RealClock
@@ -156,7 +156,8 @@ class _Run:
             self.summary.run = self.row
             with SignalGate(lambda: self.watcher.note("a run ends by shelving the server; please wait")) as gate:
                 ended_by = gate.run(self._work)
-                # From here on signals are only noted.
+                # From here on signals are only noted; but a person who presses Ctrl-C does not want to wait for evidence.
+                gate.run(lambda: self._diagnose(ended_by))
                 not_shelved = self._shelve()
                 self._conclude(ended_by, not_shelved)
         finally:
@@ -258,6 +259,25 @@ class _Run:
         add_check(self.summary, status.status, status.progress, self.report)
         require_completed(workflow_id, status, self.report)
 
+    def _diagnose(self, error: BaseException | None) -> None:
+        """Collect what the server tells, before it goes away, where the checker failed on a server that is on."""
+        target, seconds = self.settings.ssh, self.settings.diagnose_seconds
+        if target is None or seconds <= 0 or not worth_a_diagnosis(error):
+            return
+        if self.server is not None and (not self.server.seen or self.server.seen[-1].status != "ACTIVE"):
+            return
+        with self._step("diagnose", "collecting what the server tells, before it is shelved"):
+            path, fault = diagnose.collect_in_time(
+                diagnose.Plan(target, self.settings.secrets, seconds),
+                self.settings.state_dir / diagnose.FOLDER,
+                diagnose.bundle_name(self.row, self.clock.now()),
+                {"run": self.row, "reason": str(error), "workflow_id": self.summary.workflow_id},
+            )
+        if path is not None:
+            self._warn(f"what the server told is in {path}")
+        else:
+            self._warn(f"what the server tells could not be collected: {fault}")
+
     def _shelve(self) -> str | None:
         """None, or why the server is not shelved. Nothing is raised: what follows must still be done."""
         server = self.server
@@ -318,6 +338,13 @@ class _Run:
     def _warn(self, text: str) -> None:
         self.summary.warnings.append(text)
         self.watcher.note(f"warning: {text}")
+
+
+def worth_a_diagnosis(error: BaseException | None) -> bool:
+    """Whether what ended a run may be explained by the server: not a signal, the cloud, the budget or another run."""
+    if isinstance(error, SpamopsError):
+        return isinstance(error, CheckerError)
+    return isinstance(error, Exception)
 
 
 def _outcome(error: BaseException | None, *, seen: bool) -> tuple[ExitCode, str | None]:

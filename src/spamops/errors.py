@@ -22,6 +22,7 @@ class ExitCode(IntEnum):
     HISTORY_NOT_WRITTEN = 8
     BUDGET_SPENT = 9
     ALARM_NOT_DELIVERED = 10
+    NOT_READY = 11
     INTERRUPTED = 130
     TERMINATED = 143
 
@@ -38,6 +39,7 @@ EXIT_CODES: dict[ExitCode, str] = {
     ExitCode.HISTORY_NOT_WRITTEN: "done, but the history could not be written (or, to look back: read)",
     ExitCode.BUDGET_SPENT: "the budget is spent: the server was not woken, or the run was ended in time",
     ExitCode.ALARM_NOT_DELIVERED: "a notifier did not take the test message, or none is set (spamops notify)",
+    ExitCode.NOT_READY: "something that a run needs is not as it should be (spamops doctor)",
     ExitCode.INTERRUPTED: "ended by SIGINT (Ctrl-C); a server that was seen is shelved, unless it was to be left on",
     ExitCode.TERMINATED: "ended by SIGTERM; a server that was seen is shelved, unless it was to be left on",
 }
@@ -120,6 +122,12 @@ class CheckerError(SpamopsError):
     """The checker refused, failed, or did not end in time."""
 
     exit_code = ExitCode.CHECKER_FAILED
+
+
+class SshError(SpamopsError):
+    """The server cannot be logged in to, or the connection broke."""
+
+    exit_code = ExitCode.SERVER_NOT_WOKEN
 
 
 class Interrupted(BaseException):

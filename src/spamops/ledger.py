@@ -72,7 +72,22 @@ CREATE TABLE marks (                   -- what was last seen or done: server_sta
     PRIMARY KEY (server, name)
 );
 """
-MIGRATIONS = (_RUNS_AND_VERDICTS, _ALARMS_AND_MARKS)
+_FEEDBACK = """
+CREATE TABLE feedback (                -- what moderators decided, kept for good
+    item_id TEXT NOT NULL,
+    decided_at TEXT NOT NULL,          -- ISO 8601, a day or a time in UTC, empty where it was not told
+    content_type TEXT NOT NULL,        -- empty where it was not told
+    is_spam INTEGER NOT NULL,
+    imported_at TEXT NOT NULL,
+    run_id INTEGER,                    -- the verdict that it is about, copied: verdict rows are removed some day
+    verdict_at TEXT,
+    verdict_is_spam INTEGER,
+    verdict_confidence REAL,
+    verdict_by TEXT,
+    PRIMARY KEY (item_id, decided_at)
+);
+"""
+MIGRATIONS = (_RUNS_AND_VERDICTS, _ALARMS_AND_MARKS, _FEEDBACK)
 """What leads from each version of the schema to the next. Never changed, only added to; no semicolons in comments."""
 SCHEMA_VERSION = len(MIGRATIONS)
 _SUMMARY_COLUMNS = (
@@ -332,6 +347,13 @@ class Ledger:
                 "SELECT * FROM verdicts WHERE run_id = ? ORDER BY content_type, length(item_id), item_id", (run,)
             ).fetchall()
         return _run(row) | {"verdicts": [_verdict(v) for v in verdicts]}
+
+    def transaction(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
+        """The database, for reads and writes that belong together; committed at the end, rolled back by an exception.
+
+        Raises LedgerError.
+        """
+        return self._open()
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:

@@ -24,3 +24,6 @@ NOTIFY_SECONDS = 20.0
 """For all notifiers together: what a broken one delays a run by at most, after the server was seen to."""
 NOTIFY_REPEAT_SECONDS = 3600.0
 """How often an alarm that needs a person now is repeated."""
+
+DIAGNOSE_SECONDS = 30.0
+"""For collecting what the server tells after a failed run, before it is shelved. The server is paid for meanwhile."""

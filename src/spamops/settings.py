@@ -13,14 +13,25 @@ import stat
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    HttpUrl,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from . import limits
 from .budget import Budget
 from .errors import SettingsError
+from .ssh import SshTarget
 from .telling import Telling
 
 MIN_KEY_CHARACTERS = 32
@@ -44,12 +55,42 @@ SECRET_FILES = {
 """Names of secret files, as the CoMSES site has them (but for the last), by setting. Not accepted in the settings file."""
 
 
+SSH_WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:%-]{0,252}")
+"""A host or a user as ssh takes it. One that begins with - would be an option."""
+
+
 def default_state_dir() -> Path:
     """/var/lib/spamops for root, otherwise the user's state folder (XDG Base Directory Specification)."""
     if os.geteuid() == 0:
         return Path("/var/lib/spamops")
     base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
     return Path(base).expanduser() / "spamops"
+
+
+def _moderation_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise ValueError("must be an address that begins with https:// or http://")
+    if "{id}" not in value or "{id}" in parts.netloc:
+        raise ValueError("must hold {id} behind the host, where the item's id goes")
+    require_no_userinfo(value)
+    return value
+
+
+ModerationUrl = Annotated[str, AfterValidator(_moderation_url)]
+VerdictDays = Annotated[int, Field(ge=1, le=36500)]
+Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class LookingBack(BaseModel):
+    """What looking back at the history needs: no server, no key, no credential. Described in `Settings`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
+
+    state_dir: Path
+    service_units_per_hour: Rate | None = None
+    moderation_url: ModerationUrl | None = None
+    verdict_days: VerdictDays | None = None
 
 
 class Settings(BaseModel):
@@ -79,6 +120,23 @@ class Settings(BaseModel):
     )
     api_seconds: float = Field(
         limits.API_SECONDS, gt=0, description="limit of a single call, to the cloud or the checker"
+    )
+
+    site_url: HttpUrl | None = Field(
+        None, description="the site's base address: spamops doctor looks whether it takes the key, and nothing else"
+    )
+
+    ssh_host: str | None = Field(
+        None, description="address of the server for SSH: for diagnose, logs and ssh, and for what a failed run collects"
+    )
+    ssh_user: str | None = Field(None, description="user there; otherwise what ssh itself would take")
+    ssh_port: int = Field(22, ge=1, le=65535, description="port of sshd there")
+    ssh_key_file: Path | None = Field(None, description="private key; otherwise the agent's and the usual files")
+    ssh_known_hosts: Path | None = Field(
+        None, description="file of host keys; otherwise ~/.ssh/known_hosts. A server that is not in it is refused"
+    )
+    diagnose_seconds: float = Field(
+        limits.DIAGNOSE_SECONDS, ge=0, description="what collecting may delay the shelving by after a failure; 0: nothing is collected"
     )
 
     service_units_per_hour: float | None = Field(
@@ -120,6 +178,13 @@ class Settings(BaseModel):
         description="file for the textfile collector of node_exporter, such as /var/lib/prometheus/node-exporter/spamops.prom",
     )
 
+    moderation_url: ModerationUrl | None = Field(
+        None, description="address of an item's moderation page, with {id} where its id goes; links in the report"
+    )
+    verdict_days: VerdictDays | None = Field(
+        None, description="days that the history keeps single verdicts; sums and moderators' decisions stay"
+    )
+
     @field_validator("api_key")
     @classmethod
     def _usable_key(cls, value: SecretStr) -> SecretStr:
@@ -131,6 +196,18 @@ class Settings(BaseModel):
         if value.query or value.fragment:
             raise ValueError("must be a base address, without ? or #")
         require_no_userinfo(str(value))
+        return value
+
+    @field_validator("site_url")
+    @classmethod
+    def _plain_site(cls, value: HttpUrl | None) -> HttpUrl | None:
+        return None if value is None else cls._no_query(value)
+
+    @field_validator("ssh_host", "ssh_user")
+    @classmethod
+    def _plain_word(cls, value: str | None) -> str | None:
+        if value is not None and not SSH_WORD.fullmatch(value):
+            raise ValueError("must be a plain name or address, without a user, a port or blanks")
         return value
 
     @field_validator("notify_urls", mode="before")
@@ -145,7 +222,7 @@ class Settings(BaseModel):
             raise ValueError("must end in .prom: node_exporter reads no other files")
         return value
 
-    @field_validator("state_dir", "secrets_dir", "metrics_textfile")
+    @field_validator("state_dir", "secrets_dir", "metrics_textfile", "ssh_key_file", "ssh_known_hosts")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         """Two runs that are started in two folders must find the same lock."""
@@ -182,6 +259,21 @@ class Settings(BaseModel):
             month_units=self.budget_month_units,
             run_seconds=self.budget_run_seconds,
         )
+
+    @property
+    def ssh(self) -> SshTarget | None:
+        """Where to log in; None where no ssh_host is set."""
+        if self.ssh_host is None:
+            return None
+        return SshTarget(self.ssh_host, self.ssh_user, self.ssh_port, self.ssh_key_file, self.ssh_known_hosts)
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Every secret value, for what is to be told without them."""
+        secret = self.application_credential_secret
+        found = [self.api_key.get_secret_value(), secret.get_secret_value() if secret else ""]
+        found += [self.application_credential_id or "", *(url.get_secret_value() for url in self.notify_urls)]
+        return tuple(text for text in found if text)
 
     @property
     def telling(self) -> Telling:
@@ -309,6 +401,30 @@ def state_dir_of(config: Path | None = None, environ: Mapping[str, str] | None =
     return Path(str(value)) if value is not None else default_state_dir()
 
 
+def looking_back(config: Path | None = None, environ: Mapping[str, str] | None = None) -> LookingBack:
+    """The settings that looking back needs; of the others only that the file can be read.
+
+    Raises SettingsError.
+    """
+    environ = os.environ if environ is None else environ
+    path = find_config(config, environ)
+    faults: list[str] = []
+    wanted = [name for name in LookingBack.model_fields if name != "state_dir"]
+    stated = _from_file(path, faults) if path else {}
+    if faults and not stated:
+        raise SettingsError("\n  ".join([f"the settings are faulty ({path}):", *faults]))
+    values: dict[str, Any] = {name: stated[name] for name in wanted if name in stated}
+    for name in wanted:
+        if environ.get(f"SPAMOPS_{name.upper()}"):
+            values[name] = environ[f"SPAMOPS_{name.upper()}"]
+    folder = state_dir_of(config, environ).expanduser().absolute()
+    try:
+        return LookingBack.model_validate(values | {"state_dir": folder})
+    except ValidationError as error:
+        told = ["the settings are faulty; nothing was touched:", *_describe(error)]
+        raise SettingsError("\n  ".join(told)) from None
+
+
 def _from_file(path: Path, faults: list[str]) -> dict[str, Any]:
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -328,7 +444,7 @@ def _from_file(path: Path, faults: list[str]) -> dict[str, Any]:
             near = difflib.get_close_matches(name, Settings.model_fields, n=1)
             faults.append(f"{name} is not a setting" + (f"; did you mean {near[0]}?" if near else ""))
             del values[name]
-    for name in ("state_dir", "secrets_dir", "metrics_textfile"):
+    for name in ("state_dir", "secrets_dir", "metrics_textfile", "ssh_key_file", "ssh_known_hosts"):
         if isinstance(values.get(name), str):
             # Beside the file, wherever the command is started: two runs must find the same lock.
             values[name] = str(path.parent.absolute() / Path(values[name]).expanduser())

@@ -16,7 +16,9 @@ import yaml
 FOLDER = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
 PLAIN, OTHER = "spamops-baseline", "spamops-baseline-2"
 # New ones in each run of the tests: a used password is refused.
-GOOD, FIRST, SECOND = (f"Wal-{secrets.token_hex(2)}-Kleiner-{secrets.token_hex(2)}-7" for _ in range(3))
+GOOD, FIRST, SECOND = (
+    f"Wal-{secrets.randbelow(900) + 100}-Kleiner-{secrets.randbelow(900) + 100}-Zahn" for _ in range(3)
+)
 
 
 def on(name: str, script: str, user: str = "root") -> str:

@@ -31,7 +31,8 @@ ExecStart=/usr/bin/tail -n +1 -F /run/api.log
 """
 CALLER = """
 import http.client, sys
-call = http.client.HTTPConnection(sys.argv[1], int(sys.argv[2]), timeout=5, source_address=(sys.argv[3], 0))
+# Patient: this machine may still know the address as that of an earlier attacker's network card.
+call = http.client.HTTPConnection(sys.argv[1], int(sys.argv[2]), timeout=40, source_address=(sys.argv[3], 0))
 call.request("GET", sys.argv[4], headers={"X-API-Key": "wrong"} if sys.argv[5] == "wrong" else {})
 print(call.getresponse().status)
 """
@@ -126,8 +127,7 @@ def attack(command: list[str], user: str, source: str) -> int:
 def test_the_fifth_failed_login_is_banned_at_the_latest_and_within_two_seconds(
     command: list[str], user: str, addresses: Callable[[], str]
 ) -> None:
-    source = addresses()
-    assert reaches(source)
+    source = addresses()  # not tried before: a connection without a login counts as well
     attempts = attack(command, user, source)
     print(f"MEASURED failed logins until banned, {'password' if command is PASSWORD else 'key'} of {user} = {attempts}")
     assert not reaches(source)

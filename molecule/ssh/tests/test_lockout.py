@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 
@@ -220,15 +221,19 @@ class Cut:
         }
         argv = playbook("cut", [{**cut, "roles": [{"role": "comses.spamops.ssh", **settings}]}])
         with (FOLDER / "cut.log").open("w") as log:
-            self.process = subprocess.Popen(argv, stdout=log, stderr=log, start_new_session=True)
+            self.process = subprocess.Popen(argv, stdout=log, stderr=log)
         try:
             self.wait(
                 lambda: "ForceCommand" in bare.inside("cat /etc/ssh/sshd_config.d/*.conf 2>/dev/null || true"), 120
             )
             # From here on the proof is under way: it waits for a port that is blocked. Now only the host can help itself.
-            self.wait(lambda: bare.ssh().stdout == "", 15)
+            self.wait(lambda: bare.ssh().returncode == 1, 15)
         finally:
-            os.killpg(self.process.pid, signal.SIGKILL)
+            # Ansible's workers are in sessions of their own, and would see to the end of the task.
+            everyone = [*psutil.Process(self.process.pid).children(recursive=True), self.process]
+            for one in everyone:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    one.kill()
             self.process.wait()
         assert "ForceCommand" in bare.inside("cat /etc/ssh/sshd_config.d/*.conf")
 
@@ -242,7 +247,7 @@ class Cut:
 
 def test_a_host_whose_controller_was_killed_restores_itself(bare: Any) -> None:
     cut = Cut(bare, seconds=40)
-    assert bare.ssh().stdout == "", "the change is in force and locks out: without the timer it would stay so"
+    assert bare.ssh().returncode == 1, "the change is in force and locks out: without the timer it would stay so"
     cut.wait(lambda: "pending" not in bare.inside("ls /var/lib/spamops-ssh"), 90)
     cut.wait(lambda: bare.ssh().stdout == "in\n", 20)
     bare.inside(UNBLOCK)

@@ -16,7 +16,7 @@ WHOLE = ["temporal", "temporal_visibility"]
 
 @pytest.mark.timeout(600)
 def test_a_run_that_was_killed_amid_the_schema_can_be_repeated(host: Any, converge: Any, playbook_of: Any) -> None:
-    host.sh("systemctl stop temporal; rm /opt/temporal/current")
+    host.sh("systemctl stop temporal; rm -f /opt/temporal/current")
     for name in host.sql(DATABASES):
         host.sql(f"DROP DATABASE {name}")
     command, environment = playbook_of(host, "--extra-vars", "version=current")
