@@ -157,7 +157,9 @@ class _Run:
             with SignalGate(lambda: self.watcher.note("a run ends by shelving the server; please wait")) as gate:
                 ended_by = gate.run(self._work)
                 # From here on signals are only noted; but a person who presses Ctrl-C does not want to wait for evidence.
-                gate.run(lambda: self._diagnose(ended_by))
+                failed = gate.run(lambda: self._diagnose(ended_by))
+                if isinstance(failed, Exception):
+                    log.error("collecting what the server tells failed", exc_info=failed)
                 not_shelved = self._shelve()
                 self._conclude(ended_by, not_shelved)
         finally:

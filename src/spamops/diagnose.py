@@ -172,9 +172,22 @@ def connect(target: SshTarget, limit: float) -> Any:
         for path in _host_key_files(target):
             connection.client.load_system_host_keys(str(path))
         connection.open()
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - paramiko's own kinds, the system's, and what its configuration files bring up
         raise SshError(_fault(error, target)) from None
     return connection
+
+
+def knows_host(target: SshTarget, name: str) -> bool:
+    """Whether a host key of that name is known; `name` is [HOST]:PORT where the port is not 22."""
+    import paramiko
+
+    for path in _host_key_files(target):
+        try:
+            if paramiko.HostKeys(str(path)).lookup(name) is not None:
+                return True
+        except (OSError, paramiko.SSHException):
+            continue
+    return False
 
 
 def _host_key_files(target: SshTarget) -> Iterable[Path]:

@@ -117,7 +117,7 @@ SOURCES = (
     Source("ollama-tags", f"{_FETCH}{_OLLAMA}/api/tags", keep=_models),
     Source(
         "temporal",
-        "t=$(command -v temporal || ls /opt/temporal/cli/temporal 2>/dev/null); if [ -n \"$t\" ]; then"
+        't=$(command -v temporal || ls /opt/temporal/cli/temporal 2>/dev/null); if [ -n "$t" ]; then'
         ' "$t" operator cluster health --address 127.0.0.1:7233 --disable-config-file --command-timeout 5s;'
         ' "$t" workflow list --address 127.0.0.1:7233 --disable-config-file --command-timeout 5s --limit 10;'
         " else echo 'no temporal command'; fi",
@@ -126,7 +126,7 @@ SOURCES = (
     Source("sockets", "ss -tuln"),
     Source(
         "versions",
-        ". /etc/os-release; echo \"$PRETTY_NAME\"; uname -sr; python3 --version; "
+        '. /etc/os-release; echo "$PRETTY_NAME"; uname -sr; python3 --version; '
         f"{_FETCH}{_OLLAMA}/api/version; echo; "
         "dpkg-query -W -f '${Package} ${Version}\\n' 'postgresql*' 'nvidia*' openssh-server systemd 2>/dev/null",
     ),

@@ -207,9 +207,7 @@ def _columns(names: list[str], faults: list[str]) -> dict[str, int]:
     return found
 
 
-def _decision(
-    row: list[str], columns: dict[str, int], now: datetime, line: int, faults: list[str]
-) -> Decision | None:
+def _decision(row: list[str], columns: dict[str, int], now: datetime, line: int, faults: list[str]) -> Decision | None:
     if len(row) != columns["all"]:
         faults.append(f"line {line} has {len(row)} columns, the first line has {columns['all']}")
         return None

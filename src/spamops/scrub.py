@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import html
 import ipaddress
+import itertools
 import json
 import re
 from collections import Counter
@@ -24,30 +25,38 @@ LEAST_RANDOM_CHARACTERS = 24
 CHANGES_OF_RANDOM = 0.3
 """Share of places in a word where the kind of character changes (small, capital, digit): about 0.6 in random base64, 0.45 in
 random hexadecimal digits, below 0.2 in words and paths."""
+CHANGES_OF_MIXED = 0.4
+"""The same, where nothing but that tells."""
+LONGEST_NAME = 16
 
-_SECRET_NAMES = (
+_TELLING_NAMES = (
     r"(?:[\w.-]{0,40}(?:pass(?:word|wd|phrase)?|secret|token|api[_-]?key|apikey|private[_-]?key|access[_-]?key"
     r"|payload[_-]?key|encryption[_-]?key|credential|signature|x-amz-[\w-]{1,40}|pwd)[\w.-]{0,40}"
     r"|(?:pgpassword|cookie|set-cookie|session(?:id|_id)?|csrf\w{0,20}|jwt|bearer|sig|key|auth))"
 )
-_TEXT_NAMES = r"(?:prompt|content|messages?_?content|text|body|title|bio|description|reasoning|response|images|system_prompt)"
+_TEXT_NAMES = (
+    r"(?:prompt|content|messages?_?content|text|body|title|bio|description|reasoning|response|images|system_prompt)"
+)
 _QUOTED = r'"(?:[^"\\\n]|\\.){0,100000}"?|\'(?:[^\'\\\n]|\\.){0,100000}\'?'
 _ESCAPED = r'\\"(?:[^"\\\n]|\\\\.){0,100000}\\?"?'  # JSON inside of JSON, or inside of a quoted word of a log line
 
-_PEM = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}(?:PRIVATE KEY|CERTIFICATE)[A-Z ]{0,20}-----.*?(?:-----END [A-Z0-9 ]{0,60}-----|\Z)", re.S)
+_PEM = re.compile(
+    r"-----BEGIN [A-Z0-9 ]{0,40}(?:PRIVATE KEY|CERTIFICATE)[A-Z ]{0,20}-----.*?(?:-----END [A-Z0-9 ]{0,60}-----|\Z)",
+    re.S,
+)
 _HEADER = re.compile(
     r"(?i)\b((?:proxy-)?authorization|x-[\w-]{0,30}(?:key|token|secret)|cookie|set-cookie)(\\?[\"']?\s{0,4}[:=]\s{0,4})([^\n]+)"
 )
 _SCHEME = re.compile(r"(?i)\b(bearer|basic|digest|negotiate)(\s{1,4})([A-Za-z0-9._~+/=-]{6,})")
 _NAMED = re.compile(
-    rf"(?i)(?<![\w])({_SECRET_NAMES})(\\?[\"']?\s{{0,4}}(?:[:=]|=>)\s{{0,4}})({_ESCAPED}|{_QUOTED}|[^\s,;&\"'\\]+)"
+    rf"(?i)(?<![\w])({_TELLING_NAMES})(\\?[\"']?\s{{0,4}}(?:=>|[:=])\s{{0,4}})({_ESCAPED}|{_QUOTED}|[^\s,;&\"'\\]+)"
 )
-_OPTION = re.compile(rf"(?i)(?<!\S)(--?{_SECRET_NAMES})(\s{{1,4}})([^\s-]\S*)")
-_TEXTS = re.compile(
-    rf"(?i)(?<![\w])({_TEXT_NAMES})(\\?[\"']?\s{{0,4}}[:=]\s{{0,4}})({_ESCAPED}|{_QUOTED}|[^\n]+)"
-)
+_OPTION = re.compile(rf"(?i)(?<!\S)(--?{_TELLING_NAMES})(\s{{1,4}})([^\s-]\S*)")
+_TEXTS = re.compile(rf"(?i)(?<![\w])({_TEXT_NAMES})(\\?[\"']?\s{{0,4}}[:=]\s{{0,4}})({_ESCAPED}|{_QUOTED}|[^\n]+)")
 _USERINFO = re.compile(r"(?i)\b([a-z][a-z0-9+.-]{1,30}://)[^\s/@\"'<>]{1,500}@")
-_HOOK = re.compile(r"(?i)(https?://(?:hooks\.slack\.com|discord(?:app)?\.com/api/webhooks|[\w.-]{1,100}\.webhook\.office\.com)/)\S+")
+_HOOK = re.compile(
+    r"(?i)(https?://(?:hooks\.slack\.com|discord(?:app)?\.com/api/webhooks|[\w.-]{1,100}\.webhook\.office\.com)/)\S+"
+)
 _KNOWN_FORMS = re.compile(
     r"\beyJ[\w-]{5,}\.[\w-]{5,}(?:\.[\w-]*)?|\bgAAAA[\w=-]{20,}|\b(?:gh[pousr]|github_pat|glpat|hf|sk|pk|rk|xox[abprs])[_-][\w-]{10,}"
     r"|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|\bAIza[\w-]{30,}|\bssh-(?:rsa|ed25519|dss) [A-Za-z0-9+/=]{20,}|\becdsa-sha2-\S+ [A-Za-z0-9+/=]{20,}"
@@ -140,16 +149,13 @@ def looks_random(word: str) -> bool:
     """Whether a word of LEAST_RANDOM_CHARACTERS or more looks like a key and not like a name or a path."""
     if _HEX.search(word):
         return True
-    # A path of short names is none, whatever the names are made of; base64 with a slash has long parts beside it.
-    parts = [word] if max(map(len, word.split("/"))) >= LEAST_RANDOM_CHARACTERS - 8 else []
-    for part in parts:
-        kinds = [_kind(character) for character in part]
-        changes = sum(a != b for a, b in zip(kinds, kinds[1:], strict=False))
-        if "0" in kinds and {"a", "A"} & set(kinds) and changes >= CHANGES_OF_RANDOM * (len(kinds) - 1):
-            return True
-        if {"a", "A"} <= set(kinds) and "0" not in kinds and changes >= 0.4 * (len(kinds) - 1):
-            return True
-    return False
+    kinds = [_kind(character) for character in word]
+    share = sum(a != b for a, b in itertools.pairwise(kinds)) / (len(kinds) - 1)
+    letters, digits = {"a", "A"} & set(kinds), "0" in kinds
+    if max(map(len, word.split("/"))) < LONGEST_NAME:
+        # A path of short names, as a rule; base64 with many slashes mixes all kinds.
+        return digits and len(letters) == 2 and share >= CHANGES_OF_MIXED
+    return (digits and bool(letters) and share >= CHANGES_OF_RANDOM) or (len(letters) == 2 and share >= CHANGES_OF_MIXED)
 
 
 def _kind(character: str) -> str:
@@ -177,13 +183,22 @@ def _forms(secret: str) -> set[str]:
         parts = urlsplit(secret)
         plain |= {unquote(parts.password or ""), unquote(parts.username or "")}
         plain |= {secret.partition("://")[2]}
-        plain |= {part for part in re.split(r"[/?&=@:]", secret.partition("://")[2]) if len(part) >= 8 and "." not in part}
+        plain |= {
+            part for part in re.split(r"[/?&=@:]", secret.partition("://")[2]) if len(part) >= 8 and "." not in part
+        }
     found = set()
     for text in plain:
         if len(text) < LEAST_SECRET_CHARACTERS:
             continue
         encoded = text.encode()
-        found |= {text, quote(text, safe=""), quote_plus(text), json.dumps(text)[1:-1], html.escape(text), repr(text)[1:-1]}
+        found |= {
+            text,
+            quote(text, safe=""),
+            quote_plus(text),
+            json.dumps(text)[1:-1],
+            html.escape(text),
+            repr(text)[1:-1],
+        }
         found |= {base64.b64encode(encoded).decode().rstrip("="), encoded.hex()}
         found |= {base64.urlsafe_b64encode(encoded).decode().rstrip("=")}
     return found

@@ -127,7 +127,8 @@ class Settings(BaseModel):
     )
 
     ssh_host: str | None = Field(
-        None, description="address of the server for SSH: for diagnose, logs and ssh, and for what a failed run collects"
+        None,
+        description="address of the server for SSH: for diagnose, logs and ssh, and for what a failed run collects",
     )
     ssh_user: str | None = Field(None, description="user there; otherwise what ssh itself would take")
     ssh_port: int = Field(22, ge=1, le=65535, description="port of sshd there")
@@ -136,7 +137,9 @@ class Settings(BaseModel):
         None, description="file of host keys; otherwise ~/.ssh/known_hosts. A server that is not in it is refused"
     )
     diagnose_seconds: float = Field(
-        limits.DIAGNOSE_SECONDS, ge=0, description="what collecting may delay the shelving by after a failure; 0: nothing is collected"
+        limits.DIAGNOSE_SECONDS,
+        ge=0,
+        description="what collecting may delay the shelving by after a failure; 0: nothing is collected",
     )
 
     service_units_per_hour: float | None = Field(

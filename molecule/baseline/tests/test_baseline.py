@@ -95,7 +95,7 @@ def test_wrong_passwords_lock_an_account_but_not_its_key() -> None:
     right = f"sudo -k; printf '{GOOD}\\n' | sudo -S echo let in"
     try:
         on(PLAIN, f"useradd -m -s /bin/bash eve && echo 'eve:{GOOD}' | chpasswd")
-        on(PLAIN, "cp -r /home/debian/.ssh /home/eve/ && chown -R eve: /home/eve/.ssh")
+        on(PLAIN, "cp -r ~debian/.ssh ~eve/ && chown -R eve: ~eve/.ssh")
         on(PLAIN, "echo 'eve ALL=(ALL) ALL' >/etc/sudoers.d/eve")
         assert "let in" in attempt(PLAIN, right, "eve").stdout
         for _ in range(5):
@@ -230,23 +230,21 @@ def test_only_root_has_a_crontab() -> None:
 
 
 def test_homes_and_logs_are_not_for_everybody_and_each_boot_mends_that() -> None:
-    def modes() -> dict[str, str]:
-        looked = (
-            "/home/debian /home/debian/.bashrc /home/debian/.ssh /root /var/log/wtmp /var/log/dpkg.log /etc/sudoers.d"
-        )
-        return dict(line.split() for line in on(PLAIN, f"stat -c '%n %a' {looked}").splitlines())
-
     wanted = {
-        "/home/debian": "750",
-        "/home/debian/.bashrc": "640",
-        "/home/debian/.ssh": "700",
-        "/root": "700",
+        "~debian": "750",
+        "~debian/.bashrc": "640",
+        "~debian/.ssh": "700",
+        "~root": "700",
         "/var/log/wtmp": "640",
         "/var/log/dpkg.log": "640",
         "/etc/sudoers.d": "750",
     }
+
+    def modes() -> dict[str, str]:
+        return dict(zip(wanted, on(PLAIN, f"stat -c %a {' '.join(wanted)}").split(), strict=True))
+
     assert modes() == wanted
-    on(PLAIN, "chmod 0755 /home/debian; chmod 0644 /var/log/dpkg.log")
+    on(PLAIN, "chmod 0755 ~debian; chmod 0644 /var/log/dpkg.log")
     # What the boot does; the scenario of all roles together does boot.
     on(PLAIN, "systemd-tmpfiles --create --prefix=/home --prefix=/var/log")
     assert modes() == wanted

@@ -48,7 +48,8 @@ class Machine:
 
     def ssh(self, *arguments: str, user: str = "debian", command: str = "echo in") -> subprocess.CompletedProcess[str]:
         """Log in anew with the real client and run a command."""
-        argv = ["ssh", *self.options(), *arguments, f"{user}@{self.address}", command]
+        # Of an option that is given twice ssh takes the first.
+        argv = ["ssh", *arguments, *self.options(), f"{user}@{self.address}", command]
         return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60, stdin=subprocess.DEVNULL)
 
     def attempt(self, script: str, seconds: float = 120) -> subprocess.CompletedProcess[str]:

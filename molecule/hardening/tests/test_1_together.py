@@ -43,7 +43,7 @@ def until_up(host: Any, seconds: float = 60) -> None:
 
 def rules(host: Any) -> str:
     """What the firewall and fail2ban have in force, without counters and the addresses banned at the time."""
-    said: str = host.inside("nft --stateless list table inet spamops; nft --stateless list tables")
+    said: str = host.inside("nft --stateless list table inet spamops; nft list tables | sort")
     return said
 
 
@@ -64,7 +64,7 @@ def test_a_right_password_does_not_let_anyone_in(host: Any) -> None:
 
 
 def test_root_does_not_get_in_with_an_authorised_key(host: Any) -> None:
-    host.inside("install -d -m 0700 /root/.ssh && cp /home/debian/.ssh/authorized_keys /root/.ssh/")
+    host.inside("install -d -m 0700 /root/.ssh && cp ~debian/.ssh/authorized_keys /root/.ssh/")
     try:
         refused = host.ssh(user="root")
         assert refused.returncode == 255
@@ -184,7 +184,7 @@ def test_a_banned_address_cannot_even_reach_the_port_that_the_firewall_lets_in(p
 def test_everything_is_in_force_after_a_reboot(host: Any) -> None:
     ban(host, ELSEWHERE)
     before = rules(host)
-    host.inside("chmod 0755 /home/debian && chmod 0644 /var/log/dpkg.log")
+    host.inside("chmod 0755 ~debian && chmod 0644 /var/log/dpkg.log")
     subprocess.run(["docker", "restart", "--time", "20", host.name], check=True, capture_output=True, timeout=120)
     until_up(host)
     host.inside(
@@ -197,5 +197,5 @@ def test_everything_is_in_force_after_a_reboot(host: Any) -> None:
         "for _ in $(seq 100); do systemctl is-system-running | grep -qE 'starting|initial' || exit 0; sleep 0.2; done"
     )
     assert host.inside("systemctl --failed --no-legend --plain") == ""
-    assert host.inside("stat -c %a /home/debian /var/log/dpkg.log").split() == ["750", "640"]
+    assert host.inside("stat -c %a ~debian /var/log/dpkg.log").split() == ["750", "640"]
     assert host.ssh(command="sudo whoami").stdout == "root\n"

@@ -228,7 +228,7 @@ KILLED_AT = [
     "Note that the checker has it",  # the checker is new
     "Let it take effect",  # the site's file is new, the site is not
     "Prove it from outside",  # the site is new, and unproven
-    "The new key is the key from now on",  # both are new and proven
+    "Note that it can",  # both are new and proven, the vault does not know yet
 ]
 
 

@@ -4,6 +4,38 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from . import history, metrics, notify, reap, run, show, status
+from . import (
+    diagnose,
+    doctor,
+    export,
+    feedback,
+    forget,
+    history,
+    logs,
+    metrics,
+    notify,
+    reap,
+    report,
+    run,
+    show,
+    ssh,
+    status,
+)
 
-ALL: tuple[ModuleType, ...] = (run, status, history, show, reap, notify, metrics)
+ALL: tuple[ModuleType, ...] = (
+    run,
+    status,
+    history,
+    show,
+    report,
+    feedback,
+    export,
+    forget,
+    reap,
+    notify,
+    metrics,
+    doctor,
+    diagnose,
+    logs,
+    ssh,
+)

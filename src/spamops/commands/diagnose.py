@@ -28,9 +28,14 @@ exit codes:
 def add_to(commands: Commands) -> None:
     """Add the command to the command line."""
     parser = commands.add(
-        "diagnose", "collect what the server tells of itself into one file, without secrets", _diagnose, explain=EXPLAINED
+        "diagnose",
+        "collect what the server tells of itself into one file, without secrets",
+        _diagnose,
+        explain=EXPLAINED,
     )
-    parser.add_argument("--output", type=Path, metavar="FOLDER", help="where the file goes (default: the current folder)")
+    parser.add_argument(
+        "--output", type=Path, metavar="FOLDER", help="where the file goes (default: the current folder)"
+    )
     parser.add_argument("--seconds", type=float, default=60.0, metavar="S", help="limit for all of it (default: 60)")
 
 

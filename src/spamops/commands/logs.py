@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shlex
 import subprocess
 import sys
+from typing import IO
 
 from .. import settings
 from ..diagnosis_sources import UNITS, journal_script
@@ -36,7 +38,9 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "-u", "--unit", action="append", type=_unit, default=[], help="only of this unit (may be given again)"
     )
-    parser.add_argument("-n", "--lines", type=positive, default=200, metavar="N", help="so many lines back (default: 200)")
+    parser.add_argument(
+        "-n", "--lines", type=positive, default=200, metavar="N", help="so many lines back (default: 200)"
+    )
     parser.add_argument("--all", action="store_true", help="of all units")
 
 
@@ -56,7 +60,7 @@ def _logs(options: argparse.Namespace) -> int:
     units = () if options.all else tuple(options.unit) or UNITS
     script = journal_script(units, options.lines, *(["-f"] if options.follow else []))
     process = subprocess.Popen(
-        [client, *target.arguments(), f"sh -c {settings_quote(script)}"],
+        [client, *target.arguments(), f"sh -c {shlex.quote(script)}"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE if not options.follow else None,
@@ -64,15 +68,10 @@ def _logs(options: argparse.Namespace) -> int:
     return _show(process, as_json=options.json)
 
 
-def settings_quote(script: str) -> str:
-    """The script as one word of a shell."""
-    return "'" + script.replace("'", "'\\''") + "'"
-
-
 def _show(process: subprocess.Popen[bytes], *, as_json: bool) -> int:
-    assert process.stdout is not None
+    stream: IO[bytes] = process.stdout  # type: ignore[assignment]  # it was asked for
     try:
-        while raw := process.stdout.readline(MOST_BYTES):
+        while raw := stream.readline(MOST_BYTES):
             line = harmless_line(raw.decode("utf-8", "replace").rstrip("\r\n"), MOST_BYTES)
             print(json.dumps({"line": line}) if as_json else line, flush=True)
     except BrokenPipeError:  # the reader has seen enough (| head)

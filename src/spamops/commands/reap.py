@@ -6,8 +6,10 @@ import argparse
 import json
 import sys
 from dataclasses import asdict
+from datetime import UTC, datetime
 
-from .. import reap, settings
+from .. import reap, retention, settings
+from ..ledger import Ledger
 from .base import Commands
 
 EXPLAINED = """A server that is on, although no run of this controller lives and nobody did anything to it for a grace time,
@@ -32,6 +34,8 @@ def add_to(commands: Commands) -> None:
 def _reap(options: argparse.Namespace) -> int:
     chosen = settings.load(options.config)
     result = reap.reap(reap.plan_of(chosen), dry_run=options.dry_run)
+    if not options.dry_run:
+        retention.after_a_run(Ledger(chosen.state_dir), chosen.verdict_days, datetime.now(UTC))
     if options.json:
         print(json.dumps(asdict(result)))
     else:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from datetime import UTC, datetime
 
 from rich.console import Console
 
-from .. import cycle, progress, render, settings
+from .. import cycle, progress, render, retention, settings
+from ..ledger import Ledger
 from .base import Commands, exit_codes, stop_printing
 
 
@@ -32,6 +34,7 @@ def _run(options: argparse.Namespace) -> int:
         for path in settings.readable_by_others(chosen):
             watcher.note(f"warning: {path} can be read by every user of this machine; chmod 0640 or less")
         summary = cycle.run(chosen, switches, watcher=watcher)
+    retention.after_a_run(Ledger(chosen.state_dir), chosen.verdict_days, datetime.now(UTC))
     try:
         if options.json:
             print(json.dumps(summary.as_dict()), flush=True)

@@ -216,7 +216,9 @@ def _count_verdicts(
                     heap = slow[period.days]
                     (heapq.heappush if len(heap) < SLOWEST_SHOWN else heapq.heappushpop)(heap, entry)
     for period in periods:
-        period.slowest = [verdict for _, _, verdict in sorted(slow[period.days], key=lambda entry: entry[:2], reverse=True)]
+        period.slowest = [
+            verdict for _, _, verdict in sorted(slow[period.days], key=lambda entry: entry[:2], reverse=True)
+        ]
     return details
 
 
