@@ -12,9 +12,9 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-from . import growth, hardening, overhead, throughput
+from . import growth, hardening, overhead, report, throughput
 
-BENCHES = {"overhead": overhead, "throughput": throughput, "growth": growth, "hardening": hardening}
+BENCHES = {"overhead": overhead, "throughput": throughput, "growth": growth, "report": report, "hardening": hardening}
 BY_NAME_ALONE = {"hardening"}
 """Needs a container engine and root, which the others do not."""
 

@@ -30,11 +30,9 @@ class ActionModule(ActionBase):
         failures = []
         for port in dict.fromkeys([0, *arguments["ports"]]):
             try:
-                if port == 0:
+                # A connection that is still open (ControlPersist) would answer at a port that the server has left.
+                with new_login(self._connection, arguments["connect_timeout"], port or None):
                     self._connection.exec_command("true", sudoable=False)
-                else:
-                    with new_login(self._connection, arguments["connect_timeout"], port):
-                        self._connection.exec_command("true", sudoable=False)
             except AnsibleError as error:
                 failures.append(f"at {port or 'the port of the inventory'}: {error}")
             else:

@@ -162,7 +162,9 @@ def connect(target: SshTarget, limit: float) -> Any:
     seconds = max(1, min(CONNECT_SECONDS, int(limit)))
     chosen: dict[str, Any] = {"banner_timeout": seconds, "auth_timeout": seconds, "channel_timeout": seconds}
     if target.key_file is not None:
-        chosen |= {"key_filename": str(target.key_file), "look_for_keys": False, "allow_agent": False}
+        key = _key(target.key_file)
+        # One that needs a passphrase may be in the agent.
+        chosen |= {"pkey": key, "look_for_keys": False, "allow_agent": key is None}
     try:
         connection = fabric.Connection(
             target.host, user=target.user, port=target.port, connect_timeout=seconds, connect_kwargs=chosen
@@ -175,6 +177,23 @@ def connect(target: SshTarget, limit: float) -> Any:
     except Exception as error:  # noqa: BLE001 - paramiko's own kinds, the system's, and what its configuration files bring up
         raise SshError(_fault(error, target)) from None
     return connection
+
+
+def _key(path: Path) -> Any:
+    """The private key, or None when it needs a passphrase.
+
+    Raises SshError when it cannot be read. Left to paramiko, a refused login is told as a key that cannot be read.
+    """
+    import paramiko
+
+    try:
+        return paramiko.PKey.from_path(path)
+    except (TypeError, paramiko.PasswordRequiredException):
+        return None
+    except OSError as error:
+        raise SshError(f"ssh_key_file {path} cannot be read: {error.strerror}") from None
+    except Exception as error:  # noqa: BLE001 - whatever a file of another form brings up
+        raise SshError(f"ssh_key_file {path} is no private key ({type(error).__name__})") from None
 
 
 def knows_host(target: SshTarget, name: str) -> bool:
@@ -226,7 +245,7 @@ def _ask(connection: Any, source: Source, deadline: float) -> Piece:
     except Exception as error:  # noqa: BLE001 - noted; the other sources may still tell
         piece.fault = f"{type(error).__name__}: {one_line(str(error))}"
     piece.seconds = round(time.monotonic() - began, 2)
-    if source.keep is not None and not piece.cut:
+    if source.keep is not None:
         piece.text = source.keep(piece.text)
     return piece
 
@@ -273,7 +292,11 @@ def _run(transport: Any, command: str, source: Source, until: float, piece: Piec
 def _whole_lines(content: bytes, source: Source, *, cut: bool) -> str:
     """The text, and of one that was cut off only whole lines: half a secret would not be known for one."""
     if cut:
-        content = content[-source.most_bytes :].partition(b"\n")[2] if source.tail else content.rpartition(b"\n")[0]
+        content = (
+            content[-source.most_bytes :].partition(b"\n")[2]
+            if source.tail
+            else content[: source.most_bytes].rpartition(b"\n")[0]
+        )
     return content.decode("utf-8", "replace")
 
 

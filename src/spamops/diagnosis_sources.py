@@ -34,7 +34,7 @@ _JOURNAL = (
 _FETCH = (
     "fetch() { if command -v curl >/dev/null; then curl -sS -m 5 --noproxy '*' \"$1\"; else python3 -c"
     " 'import sys, urllib.request as u; print(u.build_opener(u.ProxyHandler({})).open(sys.argv[1], timeout=5)"
-    '.read(262144).decode("utf-8", "replace"))\' "$1"; fi; }; fetch '
+    '.read(262144).decode("utf-8", "replace"))\' "$1" 2>&1 | tail -n 1; fi; }; fetch '
 )
 _OLLAMA = "http://127.0.0.1:11434"
 
@@ -72,9 +72,9 @@ def _chosen(text: str, wanted: tuple[str, ...]) -> str:
     try:
         body = json.loads(text)
     except (ValueError, RecursionError):
-        return text
+        return text[:1000]  # no answer, and why
     if not isinstance(body, dict):
-        return text[:2000]
+        return text[:1000]
     kept: dict[str, Any] = {name: body[name] for name in wanted if isinstance(body.get(name), str | int | float)}
     models = body.get("models")
     if isinstance(models, list):
@@ -113,6 +113,7 @@ SOURCES = (
         "ps -eo pid,user,pcpu,pmem,rss,etime,comm --sort=-rss | head -n 30",
     ),
     Source("disk", "df -h; df -i"),
+    Source("ollama-version", f"{_FETCH}{_OLLAMA}/api/version", keep=_models),
     Source("ollama-ps", f"{_FETCH}{_OLLAMA}/api/ps", keep=_models),
     Source("ollama-tags", f"{_FETCH}{_OLLAMA}/api/tags", keep=_models),
     Source(
@@ -127,7 +128,6 @@ SOURCES = (
     Source(
         "versions",
         '. /etc/os-release; echo "$PRETTY_NAME"; uname -sr; python3 --version; '
-        f"{_FETCH}{_OLLAMA}/api/version; echo; "
-        "dpkg-query -W -f '${Package} ${Version}\\n' 'postgresql*' 'nvidia*' openssh-server systemd 2>/dev/null",
+        "dpkg-query -W -f '${db:Status-Abbrev} ${Package} ${Version}\\n' 'postgresql*' 'nvidia*' openssh-server systemd 2>/dev/null | grep -v ^un",
     ),
 )

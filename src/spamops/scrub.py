@@ -155,7 +155,9 @@ def looks_random(word: str) -> bool:
     if max(map(len, word.split("/"))) < LONGEST_NAME:
         # A path of short names, as a rule; base64 with many slashes mixes all kinds.
         return digits and len(letters) == 2 and share >= CHANGES_OF_MIXED
-    return (digits and bool(letters) and share >= CHANGES_OF_RANDOM) or (len(letters) == 2 and share >= CHANGES_OF_MIXED)
+    return (digits and bool(letters) and share >= CHANGES_OF_RANDOM) or (
+        len(letters) == 2 and share >= CHANGES_OF_MIXED
+    )
 
 
 def _kind(character: str) -> str:

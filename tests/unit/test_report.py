@@ -173,7 +173,7 @@ def test_nothing_that_came_from_elsewhere_becomes_markup_or_script(tmp_path: Pat
     assert page.tags.count("script") == 2
     assert "img" not in page.tags
     assert not [name for name, _ in page.attributes if name.startswith("on") or name == "style"]
-    assert "49" not in "".join(page.texts).replace(HOSTILE, "") or "{{ 7*7 }}" in text
+    assert "{{ 7*7 }}" in "".join(page.texts)
     assert {urlscheme(address) for address in page.addresses} <= {"https", "data", "#"}
     data = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)[1])  # type: ignore[index]
     assert HOSTILE in [row[0] for row in data["runs"]["1"]]

@@ -222,6 +222,7 @@ def playbook(host: Host, *arguments: str) -> tuple[list[str], dict[str, str]]:
         "ANSIBLE_CONFIG": str(FOLDER / "ansible.cfg"),
         "ANSIBLE_COLLECTIONS_PATH": str(PROJECT / ".collections"),
         "ANSIBLE_PIPELINING": "True",
+        "ANSIBLE_FORCE_COLOR": "False",  # Molecule wants colours, which would cut the sentences apart
         "ANSIBLE_NOCOLOR": "True",
     }
     return command, environment

@@ -15,6 +15,7 @@ import urllib.request
 import pytest
 from person import CHECKER, FIRST_KEY, KEY_FILE, SITE, Operator, changes, on
 
+from spamops import lock
 from spamops.sandbox.cloud import SandboxCloud, ServerSpec
 from spamops.sandbox.transitions import Delays
 
@@ -210,6 +211,15 @@ def give_checker(key: str) -> None:
     on(CHECKER, f"printf {key} >/etc/spamcheck/api_key; systemctl restart spamcheck-api spamcheck-worker")
 
 
+def wait_for_the_lock(operator: Operator) -> None:
+    """The guard of the dead playbook sees its death and gives back the lock."""
+    for _ in range(100):
+        if lock.holder(operator.folder / "state", "00000000-0000-4000-8000-000000000000") is None:
+            return
+        time.sleep(0.1)
+    raise AssertionError("the guard did not give back the lock")
+
+
 def test_a_rotation_is_refused_while_a_check_runs_or_waits(operator: Operator) -> None:
     key = operator.vaulted()["vault_spamops_api_key"]
     give_checker(key)
@@ -235,17 +245,16 @@ KILLED_AT = [
 @pytest.mark.timeout(1200)
 def test_a_rotation_that_is_killed_at_each_step_ends_well_when_repeated(operator: Operator) -> None:
     old = operator.vaulted()["vault_spamops_api_key"]
-    processes = Watched()
     new = ""
-    for task in KILLED_AT:
-        operator.run_killed_at("rotate_key", task, **QUICK)
-        kept = operator.vaulted()
-        assert kept["vault_spamops_api_key"] == old, "until it is in force everywhere the old key is the key"
-        new = new or kept["vault_spamops_api_key_next"]
-        assert kept["vault_spamops_api_key_next"] == new, "one new key, however often it is cut off"
-        time.sleep(1.2)  # the guard sees the death and gives back the lock
-    operator.run("rotate_key", **QUICK)
-    processes.stop()
+    with Watched() as processes:
+        for task in KILLED_AT:
+            operator.run_killed_at("rotate_key", task, **QUICK)
+            kept = operator.vaulted()
+            assert kept["vault_spamops_api_key"] == old, "until it is in force everywhere the old key is the key"
+            new = new or kept["vault_spamops_api_key_next"]
+            assert kept["vault_spamops_api_key_next"] == new, "one new key, however often it is cut off"
+            wait_for_the_lock(operator)
+        operator.run("rotate_key", **QUICK)
     assert operator.vaulted()["vault_spamops_api_key"] == new
     assert "vault_spamops_api_key_next" not in operator.vaulted()
     assert [site(new), checker(new), site(old), checker(old)] == [200, 200, 401, 401]
@@ -344,16 +353,19 @@ def test_what_spamops_changed_can_be_taken_back_without_opening_the_site(operato
 
 
 class Watched:
-    """Every command line on both hosts, all the time until `stop`."""
+    """Every command line here and on both hosts, all the time in the block."""
 
     def __init__(self) -> None:
         self.lines: set[str] = set()
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Watched:
         self._thread.start()
+        return self
 
     def _watch(self) -> None:
-        watch = "for _ in $(seq 40); do ps -eww -o args; sleep 0.05; done"
+        watch = "for _ in $(seq 10); do ps -eww -o args; sleep 0.2; done"
         while not self._over.is_set():
             for host in (SITE, CHECKER):
                 self.lines |= set(on(host, watch, check=False).splitlines())
@@ -361,7 +373,7 @@ class Watched:
                 subprocess.run(["ps", "-eww", "-o", "args"], capture_output=True, text=True).stdout.splitlines()
             )
 
-    def stop(self) -> None:
+    def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join()
 

@@ -29,6 +29,8 @@ UNIT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9:_.@*?\\-]{0,254}")
 MOST_BYTES = 65536
 """Of a line; what is longer goes on as another one."""
 CONNECTION_BROKE = 255
+END_SECONDS = 10.0
+"""For the client to end by itself, after it has said all."""
 
 
 def add_to(commands: Commands) -> None:
@@ -70,15 +72,17 @@ def _logs(options: argparse.Namespace) -> int:
 
 def _show(process: subprocess.Popen[bytes], *, as_json: bool) -> int:
     stream: IO[bytes] = process.stdout  # type: ignore[assignment]  # it was asked for
+    all_said = False
     try:
         while raw := stream.readline(MOST_BYTES):
             line = harmless_line(raw.decode("utf-8", "replace").rstrip("\r\n"), MOST_BYTES)
             print(json.dumps({"line": line}) if as_json else line, flush=True)
+        all_said = True
     except BrokenPipeError:  # the reader has seen enough (| head)
         stop_printing()
         return 0
     finally:
-        _end(process)
+        _end(process, END_SECONDS if all_said else 0.2)
     code = process.returncode
     told = one_line((process.stderr.read() if process.stderr else b"").decode("utf-8", "replace"))
     if code == CONNECTION_BROKE:
@@ -90,10 +94,10 @@ def _show(process: subprocess.Popen[bytes], *, as_json: bool) -> int:
     return 0
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(process: subprocess.Popen[bytes], seconds: float) -> None:
     """The client ends by itself when the server said all; after Ctrl-C, or when nobody reads any more, it is ended."""
     try:
-        process.wait(timeout=0.2 if sys.exc_info()[0] else 10)
+        process.wait(timeout=seconds)
     except subprocess.TimeoutExpired:
         process.terminate()
         try:

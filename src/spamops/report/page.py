@@ -215,7 +215,7 @@ def _scores(rows: Mapping[str, Score]) -> list[tuple[str, Score]]:
 
 
 def _steps(run: Mapping[str, Any]) -> dict[str, float]:
-    return {str(name): float(seconds) for name, seconds in (run.get("steps") or {}).items()}
+    return {one_line(str(name), 60): float(seconds) for name, seconds in (run.get("steps") or {}).items()}
 
 
 def _step_class(name: str) -> str:
@@ -246,7 +246,7 @@ def _run(run: Mapping[str, Any], longest: float, figures: Figures) -> dict[str, 
     return {
         "of": run,
         "counts": counts,
-        "outcome": str(run["outcome"] or "not ended").replace("_", " "),
+        "outcome": one_line(str(run["outcome"] or "not ended"), 60).replace("_", " "),
         "meaning": "not ended" if code is None else EXIT_CODES.get(code, "unknown"),
         "kind": kind,
         "seconds": _seconds_of(run),
