@@ -14,8 +14,9 @@ description:
   - The list is found by the file's syntax tree; the file is never run. A list that this file does not show with certainty (a
     call such as C(env.list(...)), a value under a condition, a list that is changed in place) is refused with the reason, and
     nothing is changed.
-  - What is ours is written down in a comment above the statement (or above the variable), such as
-    C(# spamops added: 203.0.113.7 (spamops keeps this line)).
+  - >-
+    What is ours is written down in a comment above the statement (or above the variable): C(# spamops added) with a colon and the
+    entries.
   - The new file is compiled before it replaces the old one in one step; owner and mode are kept. It runs on the site's host and
     needs nothing there but Python.
   - Django reads its settings when it starts. Reload the site afterwards.
@@ -169,7 +170,12 @@ def main():
         result, new = edit(raw, hosts, parameters)
     except Refused as refused:
         module.fail_json(msg="{} was left as it is: {}".format(parameters["path"], refused))
-    facts = {"hosts_before": result.before, "hosts": result.after, "ours": result.owned_after, "existed": raw is not None}
+    facts = {
+        "hosts_before": result.before,
+        "hosts": result.after,
+        "ours": result.owned_after,
+        "existed": raw is not None,
+    }
     changed = new != raw
     if changed and not module.check_mode:
         backup = file_change.replace(module, path, new, existed=raw is not None)

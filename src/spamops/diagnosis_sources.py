@@ -69,12 +69,11 @@ def _models(text: str) -> str:
 
 
 def _chosen(text: str, wanted: tuple[str, ...]) -> str:
+    said, brace, rest = text.partition("{")  # a shell's own words may stand before it
     try:
-        body = json.loads(text)
+        body = json.JSONDecoder().raw_decode(brace + rest)[0]
     except (ValueError, RecursionError):
-        return text[:1000]  # no answer, and why
-    if not isinstance(body, dict):
-        return text[:1000]
+        return said[:1000]  # no answer, and why
     kept: dict[str, Any] = {name: body[name] for name in wanted if isinstance(body.get(name), str | int | float)}
     models = body.get("models")
     if isinstance(models, list):

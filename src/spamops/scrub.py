@@ -62,8 +62,9 @@ _KNOWN_FORMS = re.compile(
     r"|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|\bAIza[\w-]{30,}|\bssh-(?:rsa|ed25519|dss) [A-Za-z0-9+/=]{20,}|\becdsa-sha2-\S+ [A-Za-z0-9+/=]{20,}"
 )
 _UUID = r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"
+_KEPT = re.compile(rf"{_UUID}|sha256[:-][0-9a-f]{{12,64}}|check-spam-[0-9]{{8}}T[0-9]{{6}}Z-[0-9a-f]{{6}}")
 _WORD = re.compile(
-    rf"(?<![\w-])(?P<kept>{_UUID}|sha256[:-][0-9a-f]{{12,64}}|check-spam-[0-9]{{8}}T[0-9]{{6}}Z-[0-9a-f]{{6}})(?![\w-])"
+    rf"(?<![\w-])(?P<kept>{_KEPT.pattern})(?![\w-])"
     rf"|SHA256:[A-Za-z0-9+/]{{43}}|[A-Za-z0-9+/_=-]{{{LEAST_RANDOM_CHARACTERS},}}"
 )
 _HEX = re.compile(r"[0-9a-fA-F]{32,}")
@@ -128,7 +129,8 @@ class Scrubber:
 
     def _word(self, found: re.Match[str]) -> str:
         word = found[0]
-        if found["kept"]:
+        path, _, last = word.rpartition("/")
+        if found["kept"] or (_KEPT.fullmatch(last) and not (path and looks_random(path))):
             return word
         return self._gone("key") if looks_random(word) else word
 
@@ -150,7 +152,7 @@ def looks_random(word: str) -> bool:
     if _HEX.search(word):
         return True
     kinds = [_kind(character) for character in word]
-    share = sum(a != b for a, b in itertools.pairwise(kinds)) / (len(kinds) - 1)
+    share = sum(a != b for a, b in itertools.pairwise(kinds)) / max(1, len(kinds) - 1)
     letters, digits = {"a", "A"} & set(kinds), "0" in kinds
     if max(map(len, word.split("/"))) < LONGEST_NAME:
         # A path of short names, as a rule; base64 with many slashes mixes all kinds.

@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import stat
 import tarfile
 import threading
@@ -57,7 +58,7 @@ def planted(tmp_path: Path) -> Path:
     (tmp_path / "planted").write_text(PLANTED)
     (tmp_path / "models").write_text(json.dumps(MODELS))
     scripts = dict.fromkeys(PLANTED_EVERYWHERE, f"cat {shlex.quote(str(tmp_path / 'planted'))}")
-    scripts["curl"] = f"cat {shlex.quote(str(tmp_path / 'models'))}"
+    scripts["curl"] = f"echo 'noise of a login shell'; cat {shlex.quote(str(tmp_path / 'models'))}"
     return tools(tmp_path / "tools", scripts)
 
 
@@ -297,3 +298,16 @@ def test_a_folder_that_cannot_be_written_is_told(ssh: LoopbackSsh, tmp_path: Pat
     path, fault = diagnose.collect_in_time(Plan(target(ssh), seconds=FAST_LIMIT), tmp_path / "file", "x", {})
     assert path is None
     assert re.search(r"the bundle .* cannot be written", fault or "")
+
+
+def test_ctrl_c_does_not_wait_for_evidence(ssh: LoopbackSsh, tmp_path: Path) -> None:
+    ssh.stall = True
+    with Scene(tmp_path / "scene", ServerSpec()) as scene:
+        scene.settings |= ssh.settings | {"diagnose_seconds": FAST_LIMIT}
+        failing(scene)
+        ssh.run = lambda *_: os.kill(os.getpid(), signal.SIGINT)  # type: ignore[method-assign]
+        began = time.monotonic()
+        told = scene.run()
+        assert time.monotonic() - began < FAST_LIMIT / 2
+        assert (told.code, scene.ends) == (5, "SHELVED_OFFLOADED")
+        assert "the site refused the key" in told.message

@@ -374,7 +374,8 @@ def test_ssh_is_looked_at_without_a_login(asleep: World, tmp_path: Path) -> None
     more = {"ssh_host": "127.0.0.1", "ssh_key_file": str(key), "ssh_known_hosts": str(hosts)}
     assert asleep.examine()["ssh"].level is Level.SKIPPED
     assert "is not there" in asleep.examine(**more)["ssh"].text
-    key.touch(mode=0o644)
+    key.touch()
+    key.chmod(0o644)
     assert "can be read by others" in asleep.examine(**more)["ssh"].text
     key.chmod(0o600)
     assert "the host key of 127.0.0.1 is not known" in asleep.examine(**more)["ssh"].text

@@ -113,6 +113,7 @@ def test_what_looks_like_a_secret_or_a_person_goes(line: str) -> None:
         "run check-spam-20261121T100000Z-0a1b2c ended status=COMPLETED",
         f"server {uuid.UUID(int=1 << 90)} ACTIVE",
         "blob sha256-66b9ea09bd5b7099cbb4fc820f31b575c0366fa439b08245566692c6784e281e",
+        "model=/usr/share/ollama/.ollama/models/blobs/sha256-66b9ea09bd5b7099cbb4fc820f31b575c0366fa439b08245566692c6784e281e x",
         "NVRM: Xid (PCI:0000:c1:00): 79, pid=1234, name=ollama_llama_server, GPU has fallen off the bus.",
         "llm_load_tensors: offloaded 17/29 layers to GPU",
         "/usr/lib/systemd/system/spamcheck-worker.service",

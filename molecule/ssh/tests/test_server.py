@@ -91,7 +91,7 @@ def test_the_right_password_is_not_even_asked_for(plain: Any, tmp_path: Path) ->
 
 def test_root_with_a_good_key_stays_outside(plain: Any) -> None:
     plain.inside(
-        "install -d -m 700 /root/.ssh && cp /home/debian/.ssh/authorized_keys /root/.ssh/ && chown root: /root/.ssh/authorized_keys"
+        "install -d -m 700 /root/.ssh && cp ~debian/.ssh/authorized_keys /root/.ssh/ && chown root: /root/.ssh/authorized_keys"
     )
     done = plain.ssh(user="root")
     assert done.returncode == 255
@@ -151,7 +151,7 @@ def test_sftp_transfers_a_file(plain: Any, tmp_path: Path) -> None:
     argv = ["sftp", *plain.options(), "-b", "-", f"{plain.user}@{plain.address}"]
     done = subprocess.run(argv, input=f"put {sent} received\n", capture_output=True, text=True, check=False, timeout=40)
     assert done.returncode == 0, done.stderr
-    assert plain.inside("cat /home/debian/received") == "a file\n"
+    assert plain.inside("cat ~debian/received") == "a file\n"
 
 
 def test_forwarding_is_refused_where_it_is_not_asked_for(plain: Any) -> None:
