@@ -252,10 +252,12 @@ class Table:
             self.module.fail_json(msg=f"nft refuses the rules, so nothing was changed: {errors}")
 
     def live(self) -> str:
-        """A fingerprint of the table in force, without counters and without what packets put into its sets; "" for none."""
+        """A fingerprint of the table in force, without counters and without what packets put into its sets; "" for none.
+
+        In numbers: the names of protocols depend on whether /etc/protocols is there, which a later package may bring."""
         if self.nft is None:
             return ""
-        code, listed, _ = self.run_nft("-j", "-s", "list", "table", "inet", self.name)
+        code, listed, _ = self.run_nft("-j", "-s", "-n", "list", "table", "inet", self.name)
         return (
             hashlib.sha256(json.dumps(_stable(json.loads(listed)["nftables"])).encode()).hexdigest()
             if code == 0
