@@ -20,7 +20,7 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Read the address; fail when it is not in the networks."""
         result: dict[str, Any] = super().run(tmp, task_vars)
-        _, options = self.validate_argument_spec(
+        _dummy, options = self.validate_argument_spec(
             {
                 "networks": {"type": "list", "elements": "str", "default": []},
                 "variable": {"type": "str", "default": "networks"},

@@ -36,7 +36,8 @@ def edit_settings(text, variable, hosts, state, owner="spamops"):
     wanted = Wanted([value.lower() for value in settings.values], settings.owned, hosts, state)
     if settings.opaque and (state == "exact" or (state == "absent" and hosts)):
         raise Refused(
-            f"line {settings.opaque[0].lineno}: a part of {variable} is not written out there ({settings.opaque_words()}), so that nobody can say from this file what is in it;"
+            f"line {settings.opaque[0].lineno}: a part of {variable} is not written out there ({settings.opaque_words()}), "
+            f"so that nobody can say from this file what is in it;"
             f" only state=present, or absent without hosts, can be done. {OVERLAY}"
         )
     for value in wanted.removed:
@@ -225,7 +226,7 @@ def decoded(raw):
     Raises Refused.
     """
     try:
-        encoding, _ = tokenize.detect_encoding(io.BytesIO(raw).readline)
+        encoding, _dummy = tokenize.detect_encoding(io.BytesIO(raw).readline)
         mark = b""
         if encoding == "utf-8-sig":
             encoding, mark = "utf-8", b"\xef\xbb\xbf"

@@ -231,7 +231,7 @@ def _differs(shown: dict[str, Any], wanted: Wanted) -> bool:
         return False
     there: dict[str, list[str]] = {}
     for line in str(shown.get("parameters", "")).splitlines():
-        name, _, value = line.partition(" ")
+        name, _dummy, value = line.partition(" ")
         there.setdefault(name, []).append(_plain(value))
     given = {
         name: [_plain(each) for each in (value if isinstance(value, list) else [value])]

@@ -36,7 +36,7 @@ class Manifest(NamedTuple):
 
 def address(reference: str, insecure: bool) -> str:
     """Where the manifest of a model is."""
-    name, _, tag = full_name(reference).rpartition(":")
+    name, _dummy, tag = full_name(reference).rpartition(":")
     parts = name.split("/")
     if len(parts) == 1:
         parts.insert(0, DEFAULT_NAMESPACE)

@@ -89,7 +89,7 @@ class SettingsList:
                     self.warnings.append(
                         f"line {inner.lineno} imports everything from a module after {self.variable} is set, and may set it again"
                     )
-        self.statements = [node for _, node in found]
+        self.statements = [node for dummy, node in found]
         return self.statements
 
     def _is_it(self, node):
@@ -133,7 +133,8 @@ class SettingsList:
             self._read_value(value.right)
         elif any(isinstance(node, (ast.Call, ast.Await)) for node in ast.walk(value)):
             raise Refused(
-                f"line {value.lineno} takes {self.variable} from a call ({_words(value)}). Where that reads the environment, set the environment variable (mode: env)."
+                f"line {value.lineno} takes {self.variable} from a call ({_words(value)}). "
+                "Where that reads the environment, set the environment variable (mode: env)."
                 f" {OVERLAY}"
             )
         elif isinstance(value, ast.Constant):

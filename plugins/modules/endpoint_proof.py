@@ -268,20 +268,20 @@ def _require_idle(module, parameters, parts, key):
     while True:
         answers = [_call(parameters, parts, "/metrics", each, None, ACTIVE_BYTES) for each in keys]
         known = [(status, body) for status, body in answers if status not in (0, 401, 502, 503)]
-        if known or time.monotonic() > deadline or all(status == 401 for status, _ in answers):
+        if known or time.monotonic() > deadline or all(status == 401 for status, dummy in answers):
             break
         time.sleep(PAUSE_SECONDS)
     if not known:
         refused = "refuses every key that is known here" if answers[-1][0] == 401 else "does not answer"
         module.fail_json(msg=f"the checker at {parameters['url']} {refused}, so that nobody knows whether a check runs")
-    if any(re.search(rb"^spamcheck_run_active 1(\.0)?\s*$", body, re.MULTILINE) for _, body in known):
+    if any(re.search(rb"^spamcheck_run_active 1(\.0)?\s*$", body, re.MULTILINE) for dummy, body in known):
         module.fail_json(
             msg="a check is running on the checker: wait for its end (see: spamops status), and run this again"
         )
 
 
 def _ask(parameters, parts, words, key, host, expected):
-    status, _ = _call(parameters, parts, PATHS[parameters["kind"]], key, host, 0)
+    status, _dummy = _call(parameters, parts, PATHS[parameters["kind"]], key, host, 0)
     return {"asked": words, "expected": expected, "status": status}
 
 

@@ -147,7 +147,7 @@ class Table:
         guarded = self.module.params["rollback_seconds"] > 0
         if guarded:
             self.arm(self.way_back(live))
-        code, _, errors = self.run_nft("-f", str(self.candidate))
+        code, _dummy, errors = self.run_nft("-f", str(self.candidate))
         if code != 0:
             self.candidate.unlink()
             self.disarm()
@@ -192,7 +192,7 @@ class Table:
     def see_to_unit(self) -> None:
         """Write the unit's files, enable and start it; fails where systemd does not."""
         stale = self.stale_unit_files()
-        for path, _, content in stale:
+        for path, _dummy, content in stale:
             self.write(path, content, mode=0o644)
         if stale:
             self.systemctl("daemon-reload", check=True)
@@ -201,7 +201,7 @@ class Table:
 
     def systemctl(self, *arguments: str, check: bool = False) -> int:
         """Its exit code; with `check`, fails when it is not 0."""
-        code, _, errors = self.module.run_command(["systemctl", *arguments])
+        code, _dummy, errors = self.module.run_command(["systemctl", *arguments])
         if check and code != 0:
             self.module.fail_json(msg=f"the rules are in force, but systemctl {' '.join(arguments)} failed: {errors}")
         return int(code)
@@ -216,7 +216,7 @@ class Table:
     def arm(self, command: str) -> None:
         """Start the timer; fails, with nothing changed, when one is running or none can be had."""
         seconds = self.module.params["rollback_seconds"]
-        code, _, errors = self.module.run_command(
+        code, _dummy, errors = self.module.run_command(
             [
                 "systemd-run",
                 "--quiet",
@@ -247,7 +247,7 @@ class Table:
             if self.module.check_mode:
                 return  # a bare host: the package comes with the run
             self.module.fail_json(msg="nft was not found: install nftables")
-        code, _, errors = self.run_nft("-c", "-f", "-", data=self.content)
+        code, _dummy, errors = self.run_nft("-c", "-f", "-", data=self.content)
         if code != 0:
             self.module.fail_json(msg=f"nft refuses the rules, so nothing was changed: {errors}")
 
@@ -257,7 +257,7 @@ class Table:
         In numbers: the names of protocols depend on whether /etc/protocols is there, which a later package may bring."""
         if self.nft is None:
             return ""
-        code, listed, _ = self.run_nft("-j", "-s", "-n", "list", "table", "inet", self.name)
+        code, listed, _dummy = self.run_nft("-j", "-s", "-n", "list", "table", "inet", self.name)
         return (
             hashlib.sha256(json.dumps(_stable(json.loads(listed)["nftables"])).encode()).hexdigest()
             if code == 0

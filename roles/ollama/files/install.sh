@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Unpack an archive (or take a bare binary) as one release: it appears under its name at once and whole, or not at all.
 # Arguments: archive, release folder, version.
 archive=$1 release=$2 version=$3
