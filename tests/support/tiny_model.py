@@ -1,7 +1,7 @@
 """A llama-architecture model of a few hundred kilobytes, written as a GGUF file: real enough for a real server.
 
 Its weights are noise, so what it says is noise too, within the grammar that the server enforces. That is the point:
-the client must stand it. The format is described in ggml's docs/gguf.md (version 3).
+the client must stand it. Or it has an opinion, and says the same whatever it is asked. The format is described in ggml's docs/gguf.md (version 3).
 """
 
 from __future__ import annotations
@@ -23,13 +23,22 @@ _UINT32, _INT32, _FLOAT32, _STRING, _ARRAY = 4, 5, 6, 8, 9
 _NORMAL, _UNKNOWN, _CONTROL, _BYTE = 1, 2, 3, 6
 _F32 = 0
 
+_Tensor = tuple[str, tuple[int, ...], "array[float]"]
+"""Name, shape, values in rows."""
+
 TEMPLATE = "{{- range .Messages }}<|{{ .Role }}|>\n{{ .Content }}\n{{ end }}<|assistant|>\n"
 
 
-def write(path: Path, seed: int = 1) -> None:
-    """Write the model. The same seed gives the same file, byte for byte."""
+def write(path: Path, seed: int = 1, opinion: str = "") -> None:
+    """Write the model. The same arguments give the same file, byte for byte.
+
+    With an opinion it always says the first of those characters that the grammar allows: `"]}:,f0` answers as soon as it
+    may, with false and 0.
+    """
     tokens, types = _vocabulary()
     tensors = _tensors(len(tokens), random.Random(seed))
+    if opinion:
+        tensors = _opinionated(tensors, tokens, opinion)
     metadata = [
         _string("general.architecture", "llama"),
         _string("general.name", "tiny"),
@@ -68,7 +77,7 @@ def _vocabulary() -> tuple[list[bytes], list[int]]:
     return tokens, types
 
 
-def _tensors(vocabulary: int, noise: random.Random) -> list[tuple[str, tuple[int, ...], array[float]]]:
+def _tensors(vocabulary: int, noise: random.Random) -> list[_Tensor]:
     def normal(*shape: int) -> tuple[tuple[int, ...], array[float]]:
         count = 1
         for side in shape:
@@ -92,6 +101,23 @@ def _tensors(vocabulary: int, noise: random.Random) -> list[tuple[str, tuple[int
         "blk.0.ffn_down.weight": normal(FEED_FORWARD, EMBEDDING),
     }
     return [(name, shape, values) for name, (shape, values) in named.items()]
+
+
+def _opinionated(tensors: list[_Tensor], tokens: list[bytes], opinion: str) -> list[_Tensor]:
+    """Every token is read as the same vector, which goes through unchanged, and each has a fixed weight at the end."""
+    weights = {opinion[rank].encode(): 4.0 - 2.0 * rank / len(opinion) for rank in range(len(opinion))}
+    rows = {
+        "token_embd.weight": [1.0] * len(tokens),
+        "output.weight": [weights.get(token, 0.0) for token in tokens],
+    }
+    changed = []
+    for name, shape, values in tensors:
+        if name in rows:
+            values = array("f", (x for first in rows[name] for x in (first, *[0.0] * (EMBEDDING - 1))))
+        elif "norm" not in name:
+            values = array("f", bytes(4 * len(values)))
+        changed.append((name, shape, values))
+    return changed
 
 
 def _text(value: str | bytes) -> bytes:

@@ -25,7 +25,7 @@ SERVER = "spamops-default"
 ADDRESS, GATEWAY = "10.203.77.10", "10.203.77.1"
 CHECKER = f"http://{ADDRESS}:8001"
 SITE_PORT = 18080
-ITEMS = 3
+ITEMS = 20
 
 
 def docker(*arguments: str) -> str:

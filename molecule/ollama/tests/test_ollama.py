@@ -190,7 +190,7 @@ def test_a_version_that_does_not_start_is_taken_back(mirror: Mirror, tmp_path: P
         "printf '[Unit]\\nStartLimitBurst=2\\n[Service]\\nRestartSec=1\\n' >/run/systemd/system/ollama.service.d/99-test.conf"
     )
     code, output = play(
-        "-e", json.dumps({"ollama_version": "0.15.0", "ollama_archive": str(archive), "ollama_start_timeout": 5})
+        "-e", json.dumps({"ollama_version": "0.15.0", "ollama_archive": str(archive), "ollama_start_timeout": 20})
     )
     assert code != 0
     assert "did not come up" in output
