@@ -1,15 +1,10 @@
-"""What all tests share: the folder of helpers on the import path, and an environment without the machine's own cloud."""
+"""What all tests share: an environment without the machine's own cloud."""
 
 from __future__ import annotations
 
 import os
-import sys
-from pathlib import Path
 
 import pytest
-
-SUPPORT = Path(__file__).parent / "support"
-sys.path.insert(0, str(SUPPORT))
 
 
 @pytest.fixture(autouse=True)

@@ -27,9 +27,14 @@ class NoticeBoard:
         self.down = False
         self._http = LoopbackServer(Starlette(routes=[Route("/{way}/{token}", self._take, methods=["POST"])]))
 
+    @property
+    def port(self) -> int:
+        """Where it listens on 127.0.0.1."""
+        return self._http.port
+
     def url(self, way: str = "take") -> str:
         """An address of Apprise, with a secret in it."""
-        return f"json://127.0.0.1:{self._http.port}/{way}/{SECRET}"
+        return f"json://127.0.0.1:{self.port}/{way}/{SECRET}"
 
     @property
     def titles(self) -> list[str]:

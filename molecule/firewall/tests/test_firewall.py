@@ -354,6 +354,27 @@ class TestNobodyIsLockedOut:
         assert eventually(lambda: CUTS_SSH not in rules(OTHER))
         assert login(OTHER).returncode == 0
 
+    def test_rules_for_which_no_timer_can_be_had_are_not_loaded(self) -> None:
+        # One is armed already, as by another controller whose change waits for its confirmation.
+        unit = "--unit=nft-rollback-spamops"
+        on(OTHER, "systemd-run", "--quiet", unit, "--on-active=1h", "--timer-property=AccuracySec=1s", "/bin/true")
+        try:
+            said = failed(play(OTHER, extra=[CUTS_SSH], firewall_rollback_seconds=15))
+        finally:
+            on(OTHER, "systemctl", "stop", "nft-rollback-spamops.timer")
+        assert "no timer could be armed that would restore the previous rules, so nothing was changed" in said
+        assert CUTS_SSH not in rules(OTHER)
+        assert login(OTHER).returncode == 0
+
+    def test_over_a_connection_that_proves_nothing_no_rules_are_loaded(self) -> None:
+        over = {"ansible_connection": "ansible.builtin.paramiko_ssh", "ansible_host_key_checking": False}
+        said = failed(
+            play(OTHER, "unguarded.yml", firewall_extra_rules=[CUTS_SSH], firewall_rollback_seconds=15, **over)
+        )
+        assert "cannot show that a new login works" in said
+        assert CUTS_SSH not in rules(OTHER)
+        assert login(OTHER).returncode == 0
+
     def test_the_port_of_the_connection_stays_open_whatever_the_list_says(self) -> None:
         succeeded(play(OTHER, firewall_ssh_ports=[2222]))
         assert "tcp dport { 22, 2222 }" in rules(OTHER)

@@ -71,7 +71,9 @@ def test_ssh_audit(host: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     )
     counts = Counter(level for level, _, _ in notes)
     with capsys.disabled():
-        print(f"\nssh-audit: {counts['fail']} failures, {counts['warn']} warnings; policy: {within.returncode == 0}")
+        print(
+            f"\nMEASURED ssh-audit: {counts['fail']} failures, {counts['warn']} warnings; policy: {within.returncode == 0}"
+        )
     assert {(level, note) for level, _, note in notes} <= {("warn", NOT_QUANTUM_SAFE)}, notes
     assert within.returncode == 0, within.stdout
 
@@ -81,7 +83,7 @@ def test_lynis(host: Any, capsys: pytest.CaptureFixture[str]) -> None:
     report = host.inside("cat /var/log/lynis-report.dat")
     index = int(re.findall(r"^hardening_index=(\d+)", report, re.M)[0])
     with capsys.disabled():
-        print(f"\nlynis: hardening index {index}, at least {LYNIS_INDEX}")
+        print(f"\nMEASURED lynis: hardening index {index}, at least {LYNIS_INDEX}")
     lost = host.inside("grep -E 'Performing test ID|assigned partial' /var/log/lynis.log | grep -B 1 partial")
     assert index >= LYNIS_INDEX, lost
 
@@ -114,7 +116,7 @@ def test_openscap(host: Any, profile: str, capsys: pytest.CaptureFixture[str]) -
     share = 100 * counts["pass"] / (counts["pass"] + counts["fail"])
     with capsys.disabled():
         print(
-            f"\nOpenSCAP {profile}: {share:.1f} % of {counts['pass'] + counts['fail']}, at least {PROFILES[profile]} %"
+            f"\nMEASURED OpenSCAP {profile}: {share:.1f} % of {counts['pass'] + counts['fail']}, at least {PROFILES[profile]} %"
         )
     missed = [rule for rule, outcome in results if outcome in ("fail", "error", "unknown")]
     # As many rules as on a bare host must apply (36 + 5, 129 + 7): a judge that looks at less is easily pleased.
@@ -127,5 +129,5 @@ def test_systemd_thinks_well_of_the_units_that_are_new(host: Any, capsys: pytest
         last = host.inside(f"systemd-analyze security --no-pager {unit} | tail -n 1")
         exposure = float(re.findall(r"(\d+\.\d+) ", last)[0])
         with capsys.disabled():
-            print(f"\nsystemd-analyze security {unit}: {exposure}")
+            print(f"\nMEASURED systemd-analyze security {unit}: {exposure}")
         assert exposure <= 2.0

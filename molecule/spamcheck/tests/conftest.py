@@ -16,6 +16,7 @@ import pytest
 FOLDER = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
 SCENARIO = Path(__file__).resolve().parents[1]
 PROJECT = SCENARIO.parents[1]
+sys.path.insert(0, str(PROJECT / "tests" / "support"))
 NAME = "spamops-spamcheck"
 SECONDS = 600
 

@@ -21,6 +21,8 @@ SNAPSHOT = (
     "for f in $(find /etc/ssh /etc/systemd/system /var/lib/spamops-ssh ! -type d 2>/dev/null | sort); do "
     "echo $f $(stat -c '%a %U %G' $f) $(sha256sum <$f); done"
 )
+# The files, and what the server makes of them: it must have taken up again what was put back.
+LOOK = f"{SNAPSHOT}; ss -Hltn | awk '{{print $4}}' | sort"
 BLOCK = (
     "nft add table inet lockout && nft add chain inet lockout in '{ type filter hook input priority 0; }' && "
     "nft add rule inet lockout in tcp dport 2222 drop"
@@ -56,6 +58,14 @@ FORESEEN = {
         "AllowGroups (operators) holds none",
     ),
     "the connecting user denied": (Story({"ssh_deny_users": ["deb*"]}), "DenyUsers (deb*) names debian"),
+    "a group of the connecting user denied": (
+        Story({"ssh_deny_groups": ["debian"]}),
+        "DenyGroups (debian) names a group of debian",
+    ),
+    "no keys for this user": (
+        Story({"ssh_extra_options": ["Match User debian", "PubkeyAuthentication no"]}),
+        "PubkeyAuthentication is off",
+    ),
     "key files that are not there": (
         Story({"ssh_authorized_keys_files": ["/etc/ssh/none/%u"]}),
         "no key of debian in /etc/ssh/none/debian",
@@ -92,6 +102,17 @@ FORESEEN = {
         Story({}, connection={"ansible_password": "correct horse"}),
         "Ansible logs in with a password",
     ),
+    "a host that would not wait for the proof": (
+        Story({"ssh_rollback_seconds": 20}, connection={"ansible_timeout": 30}),
+        "the host would undo the change after 20 seconds, before the proof has had its time",
+    ),
+}
+# Not to be foreseen, and seen by the host as soon as the server is started anew: nothing would answer any more.
+NOT_TAKEN_UP = {
+    "an address that the host has not": (
+        Story({"ssh_extra_options": ["ListenAddress 192.0.2.1"]}),
+        "the server does not take it up",
+    ),
 }
 # Seen by the new login alone, and undone.
 PROVEN = {
@@ -124,7 +145,7 @@ def play(name: str, story: Story) -> dict[str, Any]:
         "gather_facts": False,
         "become": True,
         "tasks": [
-            shell(f"{{ {story.before}; }} >/dev/null && {SNAPSHOT}", register="before"),
+            shell(f"{{ {story.before}; }} >/dev/null && {LOOK}", register="before"),
             {
                 "block": [
                     {"ansible.builtin.set_fact": {"outcome": {"msg": ""}}},
@@ -135,7 +156,7 @@ def play(name: str, story: Story) -> dict[str, Any]:
                 ],
                 "rescue": [{"ansible.builtin.set_fact": {"outcome": why}}],
             },
-            shell(f"{SNAPSHOT}; {story.after}", register="after"),
+            shell(f"{LOOK}; {story.after}", register="after"),
             {"ansible.builtin.set_fact": {"told": told}, "vars": {"story": name, "came_of_it": came_of_it}},
         ],
     }
@@ -164,14 +185,21 @@ def told(bare: Any) -> Callable[[str], dict[str, Any]]:
     """What came of each story: all are told by one run of Ansible."""
     results = FOLDER / "stories.json"
     results.unlink(missing_ok=True)
-    write = {"ansible.builtin.copy": {"dest": str(results), "content": "{{ told | to_json }}", "mode": "0600"}}
-    last = {"hosts": bare.name, "gather_facts": False, "tasks": [{**write, "delegate_to": "localhost"}]}
-    stories = {**FORESEEN, **PROVEN}
+    # Written here: a host that cannot be reached any more has no further plays.
+    told = f"{{{{ hostvars['{bare.name}'].told | default({{}}) | to_json }}}}"
+    write = {"ansible.builtin.copy": {"dest": str(results), "content": told, "mode": "0600"}}
+    last = {"hosts": "localhost", "gather_facts": False, "tasks": [write]}
+    stories = {**FORESEEN, **NOT_TAKEN_UP, **PROVEN}
     done = run(playbook("stories", [*(play(name, story) for name, (story, said) in stories.items()), last]))
     assert results.exists(), f"{done.stdout[-6000:]}{done.stderr[-2000:]}"
-    assert bare.ssh().stdout == "in\n"
     outcomes: dict[str, Any] = json.loads(results.read_text())
-    return outcomes.__getitem__
+
+    def of(name: str) -> dict[str, Any]:
+        assert name in outcomes, f"nobody came through to see what became of it: {done.stdout[-6000:]}"
+        found: dict[str, Any] = outcomes[name]
+        return found
+
+    return of
 
 
 @pytest.mark.parametrize("name", FORESEEN)
@@ -179,6 +207,14 @@ def test_what_can_be_foreseen_is_refused_and_nothing_is_touched(told: Callable[[
     story = told(name)
     assert FORESEEN[name][1] in story["outcome"]["msg"]
     assert "Nothing was touched" in story["outcome"]["msg"]
+    assert story["before"] == story["after"]
+
+
+@pytest.mark.parametrize("name", NOT_TAKEN_UP)
+def test_what_the_server_does_not_take_up_is_undone_and_it_answers_again(told: Callable[[str], Any], name: str) -> None:
+    story = told(name)
+    assert NOT_TAKEN_UP[name][1] in story["outcome"]["msg"]
+    assert "the previous configuration is back" in story["outcome"]["msg"]
     assert story["before"] == story["after"]
 
 
@@ -194,14 +230,14 @@ def test_the_server_s_own_words_are_in_the_failure(told: Callable[[str], Any]) -
     assert any("publickey" in line for line in told("key files that hold somebody else's key")["outcome"]["journal"])
 
 
-def test_the_old_port_answers_while_a_new_one_is_tried_and_afterwards(told: Callable[[str], Any], bare: Any) -> None:
+def test_the_old_port_answers_after_a_new_one_was_tried(told: Callable[[str], Any], bare: Any) -> None:
     told("a port that nobody reaches")
     assert bare.ssh().stdout == "in\n"
     assert "2222" not in bare.inside("ss -ltn")
 
 
 class Cut:
-    """A run that is killed while its change waits for the proof."""
+    """A run that is killed while its change waits for the proof, and what a login at the old port came to until then."""
 
     def __init__(self, bare: Any, seconds: int) -> None:
         self.bare = bare
@@ -226,8 +262,9 @@ class Cut:
             self.wait(
                 lambda: "ForceCommand" in bare.inside("cat /etc/ssh/sshd_config.d/*.conf 2>/dev/null || true"), 120
             )
-            # From here on the proof is under way: it waits for a port that is blocked. Now only the host can help itself.
-            self.wait(lambda: bare.ssh().returncode == 1, 15)
+            # The server listens at the new port too, so the proof is under way: it waits, as that port is blocked.
+            self.wait(lambda: ":2222 " in bare.inside("ss -ltn"), 15)
+            self.at_old_port = bare.ssh()
         finally:
             # Ansible's workers are in sessions of their own, and would see to the end of the task.
             everyone = [*psutil.Process(self.process.pid).children(recursive=True), self.process]
@@ -235,6 +272,7 @@ class Cut:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     one.kill()
             self.process.wait()
+        # From here on only the host can help itself.
         assert "ForceCommand" in bare.inside("cat /etc/ssh/sshd_config.d/*.conf")
 
     @staticmethod
@@ -245,8 +283,18 @@ class Cut:
             time.sleep(0.2)
 
 
-def test_a_host_whose_controller_was_killed_restores_itself(bare: Any) -> None:
-    cut = Cut(bare, seconds=40)
+@pytest.fixture(scope="module")
+def cut(bare: Any) -> Cut:
+    """A host that is on its own, with time enough to look at it."""
+    return Cut(bare, seconds=40)
+
+
+def test_the_old_port_answers_while_a_new_one_is_tried(cut: Cut) -> None:
+    # The change turns every shell into false: that command runs behind the login.
+    assert cut.at_old_port.returncode == 1, f"nobody gets in by the old port: {cut.at_old_port.stderr}"
+
+
+def test_a_host_whose_controller_was_killed_restores_itself(cut: Cut, bare: Any) -> None:
     assert bare.ssh().returncode == 1, "the change is in force and locks out: without the timer it would stay so"
     cut.wait(lambda: "pending" not in bare.inside("ls /var/lib/spamops-ssh"), 90)
     cut.wait(lambda: bare.ssh().stdout == "in\n", 20)

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from notice_board import SECRET, NoticeBoard
+from pydantic import SecretStr, ValidationError
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -27,7 +29,7 @@ from spamcheck.items import Item
 from spamcheck.journal import Journal
 from spamcheck.settings import WatchdogSettings
 from spamcheck.shelve import Cloud, CloudFault
-from spamcheck.watchdog import Seen, one_pass
+from spamcheck.watchdog import BUSY_AT, TOLD_AT, Memory, Seen, not_shelved, one_pass
 from spamops.sandbox.cloud import AccessRule, Credential, Delays, HttpFault, SandboxCloud, ServerSpec
 from spamops.sandbox.http import LoopbackServer
 
@@ -186,6 +188,66 @@ def test_what_begins_while_the_cloud_is_asked_for_a_token_is_not_cut_off(
 
 
 # The cloud
+
+
+# Alarms
+
+
+@pytest.fixture
+def board(host: Host) -> Iterator[NoticeBoard]:
+    """A real HTTP server that takes the alarms."""
+    with NoticeBoard() as board:
+        send_to(host, board)
+        yield board
+
+
+def send_to(host: Host, board: NoticeBoard, way: str = "take") -> None:
+    address = SecretStr(board.url(way).replace("json://", "http://"))
+    host.settings = host.settings.model_copy(update={"watchdog_alarm_url": address})
+
+
+def test_a_server_that_shelves_itself_tells_somebody(host: Host, board: NoticeBoard) -> None:
+    host.passes()
+    host.passes(20)
+    assert not board.received
+    host.passes(11)
+    assert board.titles == ["The spam checker's server has shelved itself"]
+    assert f"Server {SERVER} was on and idle for 31 minutes" in board.texts
+    assert board.received[0]["type"] == "warning"
+
+
+def test_a_server_that_cannot_shelve_itself_tells_it_once_an_hour(
+    host: Host, board: NoticeBoard, settings: WatchdogSettings
+) -> None:
+    for minute in range(125):
+        not_shelved(host.settings, "the cloud is away", uptime=lambda minute=minute: minute * MINUTE)  # type: ignore[misc]
+    assert board.titles == ["The spam checker's server is NOT SHELVED"] * 3
+    assert "the cloud is away" in board.texts
+    # What is remembered of alarms and of work does not get in each other's way.
+    memory = Memory(settings.watchdog_state_file)
+    memory.write(BUSY_AT, 7.0)
+    assert (memory.read(BUSY_AT), memory.read(TOLD_AT)) == (7.0, 120 * MINUTE)
+
+
+@pytest.mark.parametrize("way", ["fail", "nobody"])
+def test_an_alarm_that_nobody_takes_keeps_no_server_on_and_its_address_to_itself(
+    host: Host, sandbox: SandboxCloud, board: NoticeBoard, caplog: pytest.LogCaptureFixture, way: str
+) -> None:
+    if way == "nobody":
+        address = SecretStr(f"http://127.0.0.1:9/{SECRET}")
+        host.settings = host.settings.model_copy(update={"watchdog_alarm_url": address})
+    else:
+        send_to(host, board, way)
+    host.passes()
+    assert host.passes(31)
+    assert shelvings(sandbox) == 1
+    assert "the alarm was not taken" in caplog.text
+    assert SECRET not in caplog.text
+
+
+def test_an_address_that_is_none_is_refused(settings: WatchdogSettings) -> None:
+    with pytest.raises(ValidationError, match="must be an address that begins with"):
+        WatchdogSettings(**settings.model_dump() | {"watchdog_alarm_url": "slack.example.org/x"})
 
 
 def test_a_faulty_cloud_is_tried_again_at_the_next_pass(host: Host, sandbox: SandboxCloud) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 from pathlib import Path
 from typing import Literal, TypeVar
 from uuid import UUID
@@ -174,6 +175,11 @@ class WatchdogSettings(BaseSettings):
     watchdog_grace_minutes: float = Field(
         15, ge=0, description="minutes after the boot in which the server is never shelved"
     )
+    watchdog_alarm_url: SecretStr | None = Field(
+        None,
+        description="address (http or https) that is sent a JSON object with title, message and type when the server was"
+        " shelved by itself, or could not be; it may hold a token",
+    )
     watchdog_state_file: Path = Field(
         Path("/run/spamcheck-watchdog/state.json"),
         description="what one pass tells the next; on a file system that a boot empties",
@@ -185,6 +191,16 @@ class WatchdogSettings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", validation_alias=AliasChoices("log_level", "SPAMCHECK_LOG_LEVEL"), description="least level logged"
     )
+
+    @field_validator("watchdog_alarm_url")
+    @classmethod
+    def _address(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        address = value.get_secret_value().strip()
+        if not re.fullmatch(r"https?://[^\s/]+(/\S*)?", address):
+            raise ValueError("must be an address that begins with http:// or https://")
+        return SecretStr(address)
 
 
 class SettingsError(Exception):

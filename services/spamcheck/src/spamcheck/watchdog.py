@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 from uuid import UUID
 
 from temporalio.api.enums.v1 import TaskQueueType
@@ -25,7 +25,7 @@ from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import Client
 from temporalio.service import RPCError
 
-from . import logs
+from . import alarm, logs
 from .journal import JOURNAL_FAULTS, Journal
 from .logs import event
 from .sessions import logged_in
@@ -38,8 +38,12 @@ _log = logging.getLogger("spamcheck.watchdog")
 TEMPORAL_SECONDS = 10.0
 POLLED_SECONDS = 120.0
 """A worker asks Temporal for work at least once a minute; one that was silent for longer attends to nothing."""
+REPEAT_SECONDS = 3600.0
+"""Pause until the same failure raises an alarm again."""
 MAX_WORKFLOWS = 100
 """Open workflows that are looked at. The checker has one at a time."""
+BUSY_AT, TOLD_AT = "busy_at", "told_at"
+"""What is remembered: when the server was last busy, and when an alarm of a failure was last sent."""
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -66,26 +70,29 @@ class Shelver(Protocol):
 
 
 class Memory:
-    """When the server was last busy, in seconds since the boot; kept from pass to pass, forgotten at a boot."""
+    """What one pass tells the next, as seconds since the boot by name; forgotten at a boot."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._boot = _BOOT_ID.read_text(encoding="ascii").strip()
 
-    def read(self) -> float | None:
-        """None when there was no pass since the boot, or what it wrote cannot be read."""
-        try:
-            kept = json.loads(self._path.read_text(encoding="utf-8"))
-            return float(kept["busy_at"]) if kept["boot"] == self._boot else None
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
+    def read(self, name: str) -> float | None:
+        """None when it was not written since the boot, or cannot be read."""
+        return self._all().get(name)
 
-    def write(self, busy_at: float) -> None:
+    def write(self, name: str, seconds: float) -> None:
         """Raises OSError."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         part = self._path.with_suffix(".part")
-        part.write_text(json.dumps({"boot": self._boot, "busy_at": busy_at}), encoding="utf-8")
+        part.write_text(json.dumps(self._all() | {"boot": self._boot, name: seconds}), encoding="utf-8")
         part.replace(self._path)
+
+    def _all(self) -> dict[str, float]:
+        try:
+            kept = json.loads(self._path.read_text(encoding="utf-8"))
+            return {name: float(kept[name]) for name in kept if name != "boot"} if kept["boot"] == self._boot else {}
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
 
 
 def one_pass(
@@ -102,11 +109,11 @@ def one_pass(
     """
     memory = Memory(settings.watchdog_state_file)
     limit, grace = settings.watchdog_idle_minutes * 60, settings.watchdog_grace_minutes * 60
-    known = memory.read()
+    known = memory.read(BUSY_AT)
     seen = look()
     busy_at = _busy_at(seen, known, uptime(), now())
     try:
-        memory.write(busy_at)
+        memory.write(BUSY_AT, busy_at)
     except OSError as error:
         # Without a memory every pass would be the first, and the server on for ever.
         event(_log, logging.ERROR, "cannot remember; idle since the boot", reason=error.strerror or "unknown")
@@ -129,7 +136,34 @@ def one_pass(
         event(_log, logging.WARNING, "not shelved now, the next pass tries again", reason=str(error))
         return False
     event(_log, logging.WARNING, "idle: the cloud was asked to shelve this server", idle_seconds=round(idle))
+    minutes = round(idle / 60)
+    _tell(
+        settings,
+        "The spam checker's server has shelved itself",
+        f"Server {server} was on and idle for {minutes} minutes, and no controller had shelved it. Look for the reason: a run"
+        " that was killed (spamops history on the controller), or somebody who woke the server by hand.",
+        "warning",
+    )
     return True
+
+
+def not_shelved(settings: WatchdogSettings, reason: str, *, uptime: Callable[[], float] = time.monotonic) -> None:
+    """Raise an alarm because the server should be shelved and is not; the same again after an hour. Raises nothing."""
+    memory = Memory(settings.watchdog_state_file)
+    told = memory.read(TOLD_AT)
+    if told is not None and uptime() - told < REPEAT_SECONDS:
+        return
+    text = f"It is idle, costs money, and could not shelve itself: {reason}. It tries again every minute; shelve it by hand."
+    if _tell(settings, "The spam checker's server is NOT SHELVED", text, "failure"):
+        try:
+            memory.write(TOLD_AT, uptime())
+        except OSError:
+            _log.debug("cannot remember the alarm: it will be repeated")
+
+
+def _tell(settings: WatchdogSettings, title: str, text: str, kind: Literal["warning", "failure"]) -> bool:
+    url = settings.watchdog_alarm_url
+    return url is not None and alarm.tell(url.get_secret_value(), title, text, kind)
 
 
 def _busy_at(seen: Seen, known: float | None, uptime: float, now: float) -> float:
@@ -211,6 +245,7 @@ def main() -> int:
         one_pass(settings, lambda: look(settings), cloud)
     except CloudFault as error:
         event(_log, logging.ERROR, "idle, but not shelved; the next pass tries again", reason=str(error))
+        not_shelved(settings, str(error))
         return 3
     except Exception as error:  # noqa: BLE001 -- the last resort: a line in the log and an exit code
         _log.exception("the watchdog failed: %s", type(error).__name__)

@@ -6,5 +6,6 @@ from core import spam
 
 urlpatterns = [
     path("api/spam/get-latest-batch/", spam.batch),
+    path("api/spam/update/", spam.update),
     path("about/", spam.about),
 ]
