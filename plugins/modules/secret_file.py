@@ -32,9 +32,10 @@ options:
     type: int
     default: 32
   mode:
-    description: Mode of the file.
+    description:
+      - Mode of the file. With V(keep) a file that is there keeps its own, without what everybody may do; a new one gets V(0600).
     type: str
-    choices: ["0600", "0640", "0400", "0440"]
+    choices: ["0600", "0640", "0400", "0440", keep]
     default: "0600"
   file_owner:
     description: Name or number of the user who owns the file. As it is, when not given.
@@ -103,7 +104,7 @@ def main():
             "content": {"type": "str", "no_log": True},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "least": {"type": "int", "default": 32},
-            "mode": {"type": "str", "choices": ["0600", "0640", "0400", "0440"], "default": "0600"},
+            "mode": {"type": "str", "choices": ["0600", "0640", "0400", "0440", "keep"], "default": "0600"},
             "file_owner": {"type": "str"},
             "file_group": {"type": "str"},
         },
@@ -113,6 +114,9 @@ def main():
     path = real_path(module, parameters["path"])
     raw = read(module, path)
     before = _about(path, raw)
+    mode = parameters["mode"]
+    if mode == "keep":
+        mode = "0600" if raw is None else f"{int(before['mode'], 8) & 0o770:04o}"
     if parameters["state"] == "absent":
         if raw is not None and not module.check_mode:
             path.unlink()
@@ -128,10 +132,10 @@ def main():
     # The site strips blanks itself: a file that somebody wrote with a line end holds the same secret.
     same = raw is not None and raw.strip() == wanted
     if not same and not module.check_mode:
-        _write(module, path, wanted, int(parameters["mode"], 8))
+        _write(module, path, wanted, int(mode, 8))
     attributes = {
         "path": str(path),
-        "mode": parameters["mode"],
+        "mode": mode,
         "owner": parameters["file_owner"],
         "group": parameters["file_group"],
         "secontext": [None, None, None],
@@ -140,7 +144,7 @@ def main():
     changed = not same
     if raw is not None or not module.check_mode:
         changed = module.set_fs_attributes_if_different(attributes, changed)
-    after = {"fingerprint": fingerprint(content), "mode": parameters["mode"]}
+    after = {"fingerprint": fingerprint(content), "mode": mode}
     _end(module, before, after, former_fault, changed)
 
 

@@ -34,6 +34,7 @@ from .errors import SettingsError
 from .ssh import SshTarget
 from .telling import Telling
 
+SYSTEM_CONFIG = Path("/etc/spamops/spamops.toml")
 MIN_KEY_CHARACTERS = 32
 UNUSABLE_KEYS = frozenset({"unconfigured"})
 """What the CoMSES site falls back to when its key file is missing: a word that everybody knows."""
@@ -353,7 +354,8 @@ def find_config(named: Path | None, environ: Mapping[str, str]) -> Path | None:
         return named
     if environ.get("SPAMOPS_CONFIG"):
         return Path(environ["SPAMOPS_CONFIG"])
-    return next((path for path in (Path("spamops.toml"), Path("/etc/spamops/spamops.toml")) if path.is_file()), None)
+    # os.path: a current folder that this user may not enter (sudo -u in somebody's home) holds no settings, and is no fault.
+    return next((path for path in (Path("spamops.toml"), SYSTEM_CONFIG) if os.path.isfile(path)), None)  # noqa: PTH113
 
 
 def load(config: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:

@@ -138,6 +138,17 @@ def test_a_secret_is_written_into_the_same_file_and_shown_nowhere(tmp_path: Path
     assert not run_module("secret_file", {"path": str(path), "content": KEY + "\n"})["changed"]
 
 
+@pytest.mark.parametrize(("before", "after"), [(0o640, 0o640), (0o644, 0o640), (None, 0o600)])
+def test_a_secret_file_may_keep_its_mode_but_not_for_everybody(tmp_path: Path, before: int | None, after: int) -> None:
+    path = tmp_path / "key"
+    if before:
+        path.write_text(KEY)
+        path.chmod(before)
+    run_module("secret_file", {"path": str(path), "content": OTHER, "mode": "keep"})
+    assert (path.read_text(), stat.S_IMODE(path.stat().st_mode)) == (OTHER, after)
+    assert not run_module("secret_file", {"path": str(path), "content": OTHER, "mode": "keep"})["changed"]
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -197,3 +199,15 @@ def test_notifiers_are_one_a_line_and_shown_nowhere(tmp_path: Path) -> None:
     assert settings.load(None, {**ENOUGH, "SPAMOPS_NOTIFY_URLS": "json://x"}).telling.urls == ("json://x",)
     assert "notify_urls line 1" in refused({**ENOUGH, "SPAMOPS_NOTIFY_URLS": "a-secret"})
     assert "a-secret" not in refused({**ENOUGH, "SPAMOPS_NOTIFY_URLS": "a-secret"})
+
+
+def test_a_current_folder_that_the_user_may_not_enter_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.stat
+
+    def refuse(path: Any, *rest: Any, **more: Any) -> os.stat_result:
+        if str(path) == "spamops.toml":  # sudo -u somebody in a home that is its owner's alone
+            raise PermissionError(13, "Permission denied", "spamops.toml")
+        return real(path, *rest, **more)
+
+    monkeypatch.setattr(os, "stat", refuse)
+    assert settings.find_config(None, {}) in (None, settings.SYSTEM_CONFIG)

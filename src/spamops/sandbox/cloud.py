@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any, Self
 
 from starlette.applications import Starlette
+from starlette.routing import BaseRoute
 
 from ..clock import Clock, RealClock
 from . import keystone
@@ -83,9 +84,14 @@ class SandboxCloud:
         )
         self._http = LoopbackServer(self._app, port)
         self._port = self._http.port
+        app.router.routes.extend(self._further_routes())
         app.router.routes.extend(IdentityApi(self.keystone, self.url).routes())
         app.router.routes.extend(ComputeApi(self._fleet, self.keystone, self.url).routes())
         self._stopped = False
+
+    def _further_routes(self) -> list[BaseRoute]:
+        """What a cloud that can do more answers besides; asked before what is answered here. `url` is known by then."""
+        return []
 
     # Running
 

@@ -84,6 +84,8 @@ class Keystone:
         self.user_id, self.user_name = uuid.uuid4().hex, "spamops"
         self.password = secrets.token_urlsafe(24)
         self.project_id, self.project_name = uuid.uuid4().hex, "sandbox"
+        self.services = [("identity", "keystone", "/identity"), ("compute", "nova", "/compute/v2.1")]
+        """What the catalog lists: type, name and path of each service."""
         self._clock = clock
         self._token_seconds = token_seconds
         self._lock = threading.Lock()
@@ -268,10 +270,9 @@ class Keystone:
             }
         return {"token": document}
 
-    @staticmethod
-    def catalog(base_url: str) -> list[dict[str, Any]]:
-        """Identity and compute, each with one public endpoint."""
-        services = (("identity", "keystone", f"{base_url}/identity"), ("compute", "nova", f"{base_url}/compute/v2.1"))
+    def catalog(self, base_url: str) -> list[dict[str, Any]]:
+        """The services, each with one public endpoint."""
+        services = [(kind, name, base_url + path) for kind, name, path in self.services]
         return [
             {
                 "id": uuid.uuid5(uuid.NAMESPACE_URL, url).hex,
