@@ -13,12 +13,11 @@ from urllib.parse import urlsplit
 
 import pytest
 import yaml
-from test_schedule import CRON, FOLDER, TIMERS, apply, on, until
+from test_schedule import CRON, FOLDER, STATE, TIMERS, apply, on, until
 
 ROOT = Path(__file__).resolve().parents[3]
 PROGRAMS = Path(sys.executable).parent
 PROGRAM = "/opt/spamops-real/spamops"
-STATE = "/var/lib/spamops-real"
 FILES = "/etc/spamops-schedule"
 SETTINGS = f"SPAMOPS_CONFIG={FILES}/spamops.toml SPAMOPS_SECRETS_DIR={FILES}/secrets SPAMOPS_STATE_DIR={STATE}"
 ITEMS = 20
@@ -91,8 +90,7 @@ def test_a_scheduled_check_wakes_judges_and_shelves(
     }
     # No reaper beside it: it would find the sandbox's server between two runs.
     late = {"schedule_reap_calendar": "2099-01-01", "schedule_reap_cron": "0 0 29 2 *"}
-    state = {"schedule_state_path": STATE}
-    choice = {"schedule_settings": settings, "schedule_secrets": secrets, "schedule_command": PROGRAM} | late | state
+    choice = {"schedule_settings": settings, "schedule_secrets": secrets, "schedule_command": PROGRAM} | late
     extra.write_text(json.dumps(choice))
     way = tunnels(name, sandbox["checker_url"], sandbox["auth"]["auth_url"])
     try:

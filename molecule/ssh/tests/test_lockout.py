@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -283,23 +283,25 @@ class Cut:
             time.sleep(0.2)
 
 
-@pytest.fixture(scope="module")
-def cut(bare: Any) -> Cut:
-    """A host that is on its own, with time enough to look at it."""
-    return Cut(bare, seconds=40)
+class TestWithoutItsController:
+    @pytest.fixture(scope="class")
+    def cut(self, bare: Any) -> Iterator[Cut]:
+        """A host that is on its own, with time enough to look at it; as it was before when the tests are over."""
+        cut = Cut(bare, seconds=40)
+        yield cut
+        cut.wait(lambda: "pending" not in bare.inside("ls /var/lib/spamops-ssh"), 90)
+        bare.inside(f"{UNBLOCK} 2>/dev/null || true")
 
+    def test_the_old_port_answers_while_a_new_one_is_tried(self, cut: Cut) -> None:
+        # The change turns every shell into false: that command runs behind the login.
+        assert cut.at_old_port.returncode == 1, f"nobody gets in by the old port: {cut.at_old_port.stderr}"
 
-def test_the_old_port_answers_while_a_new_one_is_tried(cut: Cut) -> None:
-    # The change turns every shell into false: that command runs behind the login.
-    assert cut.at_old_port.returncode == 1, f"nobody gets in by the old port: {cut.at_old_port.stderr}"
-
-
-def test_a_host_whose_controller_was_killed_restores_itself(cut: Cut, bare: Any) -> None:
-    assert bare.ssh().returncode == 1, "the change is in force and locks out: without the timer it would stay so"
-    cut.wait(lambda: "pending" not in bare.inside("ls /var/lib/spamops-ssh"), 90)
-    cut.wait(lambda: bare.ssh().stdout == "in\n", 20)
-    bare.inside(UNBLOCK)
-    assert bare.snapshot() == cut.before
+    def test_a_host_whose_controller_was_killed_restores_itself(self, cut: Cut, bare: Any) -> None:
+        assert bare.ssh().returncode == 1, "the change is in force and locks out: without the timer it would stay so"
+        cut.wait(lambda: "pending" not in bare.inside("ls /var/lib/spamops-ssh"), 90)
+        cut.wait(lambda: bare.ssh().stdout == "in\n", 20)
+        bare.inside(UNBLOCK)
+        assert bare.snapshot() == cut.before
 
 
 def test_over_a_connection_that_proves_nothing_the_role_refuses(bare: Any) -> None:
