@@ -53,7 +53,7 @@ def run_a_good_check(scene: Scene) -> None:
     assert record["workflow_status"] == "COMPLETED", record
     assert (record["spam"] + record["not_spam"], record["failed"]) == (scheduled, 0), record
     # The first model is never sure and the second always is; a few items are so plain that the rules alone decide.
-    assert {verdict["verdict_by"] for verdict in record["verdicts"]} - {"rules"} == {"ollama/llama3.1"}, record
+    assert {verdict["decided_by"] for verdict in record["verdicts"]} - {"rules"} == {"ollama/llama3.1"}, record
     assert record["server_states"][0] == record["server_states"][-1] == "SHELVED_OFFLOADED", record
     assert scene.scheduled == 0
     assert not scene.is_on

@@ -17,7 +17,7 @@ from test_schedule import CRON, FOLDER, STATE, TIMERS, apply, on, until
 
 ROOT = Path(__file__).resolve().parents[3]
 PROGRAMS = Path(sys.executable).parent
-PROGRAM = "/opt/spamops-real/spamops"
+PROGRAM, LIBRARY = "/opt/spamops-real/spamops", "/opt/spamops-real/lib"
 FILES = "/etc/spamops-schedule"
 SETTINGS = f"SPAMOPS_CONFIG={FILES}/spamops.toml SPAMOPS_SECRETS_DIR={FILES}/secrets SPAMOPS_STATE_DIR={STATE}"
 ITEMS = 20
@@ -38,8 +38,11 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (wheel,) = folder.glob("spamops-*.whl")
     subprocess.run([sys.executable, "-m", "zipfile", "-e", str(wheel), str(folder / "lib")], check=True, timeout=60)
     start = folder / "spamops"
-    start.write_text('#!/bin/sh\nPYTHONPATH=/opt/spamops-real/lib exec /usr/bin/python3 -B -m spamops "$@"\n')
+    start.write_text(
+        f"#!/usr/bin/python3 -B\nimport sys\nsys.path.insert(0, '{LIBRARY}')\nfrom spamops.cli import main\nsys.exit(main())\n"
+    )
     start.chmod(0o755)
+    folder.chmod(0o755)
     wheel.unlink()
     return folder
 
