@@ -345,6 +345,7 @@ def test_faulty_values_are_all_named_before_anything_is_changed(converge: Conver
     faulty = {
         "spamcheck_api_key": "short",
         "spamcheck_payload_key": "not base64",
+        "spamcheck_site_url": "",
         "spamcheck_settings": {"item_atempts": 3},
         "spamcheck_watchdog_auth_url": "",
         "spamcheck_port": 0,
@@ -356,6 +357,7 @@ def test_faulty_values_are_all_named_before_anything_is_changed(converge: Conver
     for words in (
         "spamcheck_api_key is missing, or too short",
         "spamcheck_payload_key must be 32 bytes in base64",
+        "spamcheck_site_url is not set",
         "spamcheck_settings holds item_atempts",
         "The watchdog needs all of",
         "spamcheck_port must be between 1 and 65535",
