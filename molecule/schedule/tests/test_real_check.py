@@ -15,6 +15,7 @@ import pytest
 import yaml
 from test_schedule import CRON, FOLDER, STATE, TIMERS, apply, on, until
 
+pytestmark = pytest.mark.timeout(900)
 ROOT = Path(__file__).resolve().parents[3]
 PROGRAMS = Path(sys.executable).parent
 PROGRAM, LIBRARY = "/opt/spamops-real/spamops", "/opt/spamops-real/lib"
@@ -57,7 +58,7 @@ def sandbox(tmp_path: Path) -> Iterator[dict[str, Any]]:
         stdout=subprocess.DEVNULL,
     )
     try:
-        until(lambda: process.poll() is not None or (folder / "spamops.toml").exists(), 60)
+        until(lambda: process.poll() is not None or (folder / "spamops.toml").exists(), 120)
         assert process.poll() is None
         yield json.loads((folder / "vars.json").read_text())
     finally:
@@ -98,7 +99,7 @@ def test_a_scheduled_check_wakes_judges_and_shelves(
     way = tunnels(name, sandbox["checker_url"], sandbox["auth"]["auth_url"])
     try:
         apply(name, f"@{extra}")
-        until(lambda: bool(runs(name)), 180)
+        until(lambda: bool(runs(name)), 300)
         first = runs(name)[-1]
     finally:
         apply(name)
