@@ -3,6 +3,7 @@ OpenSSH's own where this machine has an sshd."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -13,6 +14,9 @@ from pathlib import Path
 from typing import Any, Self
 
 import paramiko
+
+GONE = (OSError, EOFError, paramiko.SSHException)
+"""What paramiko raises when the client has gone."""
 
 
 class LoopbackSsh:
@@ -105,8 +109,9 @@ class LoopbackSsh:
 
     def _pump(self, process: subprocess.Popen[bytes], channel: paramiko.Channel) -> None:
         def errors() -> None:
-            for line in process.stderr:  # type: ignore[union-attr]
-                channel.sendall_stderr(line)
+            with contextlib.suppress(*GONE):
+                for line in process.stderr:  # type: ignore[union-attr]
+                    channel.sendall_stderr(line)
 
         other = threading.Thread(target=errors, daemon=True)
         other.start()
@@ -115,10 +120,11 @@ class LoopbackSsh:
                 channel.sendall(chunk)
             other.join()
             channel.send_exit_status(process.wait())
-        except (OSError, paramiko.SSHException):  # the client has gone
+        except GONE:
             process.kill()
         finally:
-            channel.close()
+            with contextlib.suppress(*GONE):
+                channel.close()
 
 
 class _Session(paramiko.ServerInterface):
