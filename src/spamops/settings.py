@@ -290,6 +290,10 @@ class Settings(BaseModel):
             textfile=self.metrics_textfile,
         )
 
+    def stated(self) -> dict[str, Any]:
+        """What differs from the defaults, by name, as JSON knows it; secrets are starred."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
     def cloud_arguments(self) -> dict[str, Any]:
         """Arguments for openstack.connect. Empty values are left to clouds.yaml and OS_*."""
         arguments: dict[str, Any] = {"cloud": self.cloud, "region_name": self.region}

@@ -74,6 +74,31 @@ def test_faulty_settings_are_told_to_machines_too(
     assert "Traceback" not in err
 
 
+def test_the_settings_are_read_and_shown_without_secrets(
+    tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = Path("spamops.toml")
+    config.write_text('server = "checker-1"\nchecker_url = "http://203.0.113.7:8001"\nshelve_seconds = 1200\n')
+    monkeypatch.setenv("SPAMOPS_API_KEY", API_KEY)
+    assert code_of("settings", "--json") == 0
+    out, err = capsys.readouterr()
+    stated = json.loads(out)
+    assert (stated["server"], stated["shelve_seconds"]) == ("checker-1", 1200)
+    assert stated["api_key"] == "*" * 10
+    assert "unshelve_seconds" not in stated
+    assert code_of("settings") == 0
+    shown = capsys.readouterr()
+    assert 'server = "checker-1"' in shown.out.splitlines()
+    assert API_KEY not in out + err + shown.out + shown.err
+
+    config.write_text(config.read_text().replace("shelve_seconds", "shelv_seconds") + "api_seconds = 0\n")
+    assert code_of("settings") == 2
+    err = capsys.readouterr().err
+    assert "shelv_seconds is not a setting; did you mean shelve_seconds?" in err
+    assert "api_seconds" in err
+
+
 def test_the_history_needs_no_credentials(tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     some_history(tmp_path)
     monkeypatch.setenv("SPAMOPS_STATE_DIR", str(tmp_path / "state"))

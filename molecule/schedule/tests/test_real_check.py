@@ -95,6 +95,9 @@ def test_a_scheduled_check_wakes_judges_and_shelves(
     # No reaper beside it: it would find the sandbox's server between two runs.
     late = {"schedule_reap_calendar": "2099-01-01", "schedule_reap_cron": "0 0 29 2 *"}
     choice = {"schedule_settings": settings, "schedule_secrets": secrets, "schedule_command": PROGRAM} | late
+    # What would stop every run is told at once, by the program that will run.
+    extra.write_text(json.dumps(choice | {"schedule_settings": settings | {"shelv_seconds": 900}}))
+    assert "did you mean shelve_seconds?" in apply(name, f"@{extra}", fails=True)
     extra.write_text(json.dumps(choice))
     way = tunnels(name, sandbox["checker_url"], sandbox["auth"]["auth_url"])
     try:
