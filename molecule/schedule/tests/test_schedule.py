@@ -68,7 +68,7 @@ def apply(name: str, *extra: str, fails: bool = False) -> str:
     environ = os.environ | {"ANSIBLE_CONFIG": str(FOLDER / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "False"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environ)
     assert bool(done.returncode) == fails, done.stdout + done.stderr
-    return done.stdout
+    return done.stdout + done.stderr
 
 
 @pytest.fixture(autouse=True)
