@@ -123,6 +123,7 @@ class Scenarios:
             stderr=subprocess.STDOUT,
             start_new_session=True,
             env={**self._environment, **environment},
+            umask=0o022,  # the tests beside change this process's own
         )
         with self._lock:
             if name in NAMES:
