@@ -171,9 +171,9 @@ def test_a_banned_address_cannot_even_reach_the_port_that_the_firewall_lets_in(p
     try:
         assert reaches(attacker, source, target)
         ban(target, source)
-        end = time.monotonic() + 10
-        while reaches(attacker, source, target):
-            assert time.monotonic() < end, "still reachable after the ban"
+        end = time.monotonic() + 2
+        while (asked := time.monotonic()) and reaches(attacker, source, target):
+            assert asked < end, "still reachable 2 s after the ban"
         target.inside(f"fail2ban-client set sshd unbanip {source}")
         assert reaches(attacker, source, target)
     finally:

@@ -15,7 +15,6 @@ import pytest
 import yaml
 from test_schedule import CRON, FOLDER, STATE, TIMERS, apply, on, until
 
-pytestmark = pytest.mark.timeout(900)
 ROOT = Path(__file__).resolve().parents[3]
 PROGRAMS = Path(sys.executable).parent
 PROGRAM, LIBRARY = "/opt/spamops-real/spamops", "/opt/spamops-real/lib"
