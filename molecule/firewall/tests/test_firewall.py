@@ -438,13 +438,44 @@ class TestTheTablesOfOthers:
             on(ALONE, "systemctl", "restart", "spamops-firewall")
 
 
-def test_after_a_reboot_the_rules_are_the_same() -> None:
-    before = without_elements(rules(OTHER))
-    subprocess.run(["docker", "restart", OTHER], check=True, capture_output=True, timeout=120)
+def reboot(name: str) -> None:
+    subprocess.run(["docker", "restart", name], check=True, capture_output=True, timeout=120)
     assert eventually(
-        lambda: on(OTHER, "systemctl", "is-system-running", check=False).strip() in {"running", "degraded"}, 60
+        lambda: on(name, "systemctl", "is-system-running", check=False).strip() in {"running", "degraded"}, 60
     )
-    assert on(OTHER, "systemctl", "is-active", "spamops-firewall").strip() == "active"
-    assert rules(OTHER) == before
-    listing = on(OTHER, "nft", "--stateless", "list", "ruleset")
-    assert listing.strip() == before.strip(), "there is nothing beside it"
+
+
+def when(unit: str, moment: str) -> int:
+    """Microseconds of the kernel's clock; `moment` is one of systemd's timestamps, such as ExecMainStart."""
+    return int(on(OTHER, "systemctl", "show", "--value", f"--property={moment}TimestampMonotonic", unit))
+
+
+class TestReboot:
+    def test_the_rules_are_the_same(self) -> None:
+        before = without_elements(rules(OTHER))
+        reboot(OTHER)
+        assert on(OTHER, "systemctl", "is-active", "spamops-firewall").strip() == "active"
+        assert rules(OTHER) == before
+        listing = on(OTHER, "nft", "--stateless", "list", "ruleset")
+        assert listing.strip() == before.strip(), "there is nothing beside it"
+
+    def test_they_are_in_force_before_a_service_listens(self) -> None:
+        assert 0 < when("spamops-firewall", "ExecMainExit") <= when("ssh", "ExecMainStart")
+
+    def test_they_are_loaded_after_tmp_was_emptied(self) -> None:
+        # systemd makes the unit's private /dev in /tmp: emptied at that moment, the unit fails and the host stays open.
+        assert 0 < when("systemd-tmpfiles-setup", "ExecMainExit") <= when("spamops-firewall", "ExecMainStart")
+
+    def test_a_first_try_that_fails_is_repeated(self) -> None:
+        before = without_elements(rules(OTHER))
+        drop_in = "/etc/systemd/system/spamops-firewall.service.d/once.conf"
+        # /run is empty after a boot: the folder can be made by the first try alone.
+        fails_once = "[Service]\nExecStartPre=+/bin/sh -c '! mkdir /run/tried'\n"
+        on(OTHER, "sh", "-c", f"mkdir -p $(dirname {drop_in}) && cat >{drop_in}", stdin=fails_once)
+        try:
+            reboot(OTHER)
+            assert eventually(lambda: "inet spamops" in on(OTHER, "nft", "list", "tables"), 20)
+            assert on(OTHER, "ls", "-d", "/run/tried").strip() == "/run/tried"
+            assert rules(OTHER) == before
+        finally:
+            on(OTHER, "sh", "-c", f"rm -r $(dirname {drop_in}) && systemctl daemon-reload")
