@@ -30,8 +30,9 @@ def read(module, path):
         return module.fail_json(msg=f"{path} cannot be read: {error.strerror}")
 
 
-def replace(module, path, raw, existed):
-    """Replace the file in one step; the path of the backup where one was asked for. A new file is its owner's alone."""
+def replace(module, path, raw, existed, new_mode=0o600):
+    """Replace the file in one step; the path of the backup where one was asked for. A new file is its owner's alone, or has
+    `new_mode`."""
     backup = module.backup_local(str(path)) if existed and module.params["backup"] else None
     descriptor, name = tempfile.mkstemp(dir=str(path.parent), prefix=f".{path.name}.")
     temporary = Path(name)
@@ -39,11 +40,13 @@ def replace(module, path, raw, existed):
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(raw)
             stream.flush()
+            if not existed:
+                os.fchmod(stream.fileno(), new_mode)
             os.fsync(stream.fileno())
         if existed:
             module.atomic_move(str(temporary), str(path))
         else:
-            temporary.rename(path)  # it is readable by its owner alone from the beginning
+            temporary.rename(path)
     finally:
         if temporary.exists():
             temporary.unlink()

@@ -178,7 +178,8 @@ def main():
     }
     changed = new != raw
     if changed and not module.check_mode:
-        backup = file_change.replace(module, path, new, existed=raw is not None)
+        # A new overlay: the application, which need not run as root, has to import it. It holds no secret.
+        backup = file_change.replace(module, path, new, existed=raw is not None, new_mode=0o644)
         if backup:
             facts["backup_file"] = backup
     for warning in result.warnings:

@@ -182,8 +182,6 @@ def _end(module: ControllerModule) -> dict[str, Any]:
     run, folder = parameters["run"], state_dir(parameters)
     ledger = Ledger(folder)
     row = ledger.run(run) if run else None
-    if run and row is None:
-        raise SettingsError(f"there is no run {run} in {ledger.path}; see: spamops history")
     now = datetime.now(UTC)
     summary: Summary = summarise_tasks(
         parameters["server"],
@@ -194,16 +192,24 @@ def _end(module: ControllerModule) -> dict[str, Any]:
         parameters["service_units_per_hour"],
         run,
     )
+    if run and row is None:
+        # The history was removed during the run: what the server came to is told all the same.
+        if (parameters["wake"] or parameters["shelved"]) and not module.check_mode:
+            _tell(module, ledger, summary, now)
+        raise SettingsError(f"there is no run {run} in {ledger.path}; see: spamops history")
     was_open = row is not None and row["ended_at"] is None
     if was_open and not module.check_mode:
         ledger.end(run, summary, now, parameters["check"].get("report") or None)
         guard.wait_until_gone(folder, parameters["server"])
-        if summary.exit_code in FAILED_RUNS_THAT_TELL:
-            notify.alarm(f"{summary.outcome}: {summary.reason}")
-        followup.after_run(
-            ledger, parameters["server"], telling(parameters), budget(parameters), summary.as_dict(), now
-        )
+        _tell(module, ledger, summary, now)
     return {"changed": was_open, "run": run, "summary": summary.as_dict(), "exit_code": summary.exit_code}
+
+
+def _tell(module: ControllerModule, ledger: Any, summary: Any, now: datetime) -> None:
+    parameters = module.params
+    if summary.exit_code in FAILED_RUNS_THAT_TELL:
+        notify.alarm(f"{summary.outcome}: {summary.reason}")
+    followup.after_run(ledger, parameters["server"], telling(parameters), budget(parameters), summary.as_dict(), now)
 
 
 if __name__ == "__main__":

@@ -85,6 +85,14 @@ mode_before:
   description: Mode of the file that was there.
   type: str
   returned: success
+owner_before:
+  description: Number of the user who owned the file that was there. Empty where there was none.
+  type: str
+  returned: success
+group_before:
+  description: Number of the group that owned the file that was there. Empty where there was none.
+  type: str
+  returned: success
 """
 
 import os
@@ -150,9 +158,14 @@ def main():
 
 def _about(path, raw):
     if raw is None:
-        return {"fingerprint": "", "mode": ""}
-    mode = f"{stat.S_IMODE(path.stat().st_mode):04o}"
-    return {"fingerprint": fingerprint(raw.decode("utf-8", "replace")) if raw.strip() else "", "mode": mode}
+        return {"fingerprint": "", "mode": "", "owner": "", "group": ""}
+    found = path.stat()
+    return {
+        "fingerprint": fingerprint(raw.decode("utf-8", "replace")) if raw.strip() else "",
+        "mode": f"{stat.S_IMODE(found.st_mode):04o}",
+        "owner": str(found.st_uid),
+        "group": str(found.st_gid),
+    }
 
 
 def _end(module, before, after, fault, changed):
@@ -162,6 +175,8 @@ def _end(module, before, after, fault, changed):
         fingerprint=after["fingerprint"],
         previous_fingerprint=before["fingerprint"],
         mode_before=before["mode"],
+        owner_before=before["owner"],
+        group_before=before["group"],
         fault=fault,
         diff={"before": shown[0], "after": shown[1]},
     )

@@ -85,6 +85,11 @@ class Desk:
         if status in FREE_STATUSES:
             self.close(Kind.NOT_SHELVED, f"the server is {status}, it costs nothing now", at)
 
+    def gone(self, at: datetime) -> None:
+        """No server of this id is found any more. That it cannot be seen stays an alarm: the settings name it."""
+        for kind in (Kind.NOT_SHELVED, Kind.IN_ERROR):
+            self.close(kind, "the cloud finds no server of this id any more", at)
+
     def open(self, kind: Kind, text: str, at: datetime, *, run: int | None = None, again: bool = False) -> None:
         """Raise an alarm. One that is open already is told again after its pause, or at the next chance with `again`."""
         if not self._safely(lambda: self.ledger.raise_alarm(self.server, kind, harmless(text), run, at, again=again)):

@@ -40,7 +40,11 @@ from .summary import Summary, add_states, finish
 from .telling import Telling
 
 POLL_SECONDS = 0.5
-HANDSHAKE_SECONDS = 30.0
+HANDSHAKE_SECONDS = 60.0
+"""Until a guard has told the number of its run, and what its notifiers may take where the budget is spent."""
+LOOK_SECONDS = 5.0
+"""A call of the guard's first look at the cloud, of which there are four at most: what does not answer then is the run's own
+to wait for, which has the patience."""
 SECOND_LOOK_SECONDS = 2.0
 """After a shelving, so long until the server is looked at once more: a call of the dead playbook may have been on its way."""
 
@@ -77,7 +81,8 @@ def start(orders: Orders) -> int:
         close_fds=True,
     )
     try:
-        output, _ = process.communicate(json.dumps(asdict(orders)).encode(), timeout=HANDSHAKE_SECONDS)
+        seconds = HANDSHAKE_SECONDS + telling_of(orders.telling).seconds
+        output, _ = process.communicate(json.dumps(asdict(orders)).encode(), timeout=seconds)
         answer = json.loads(output or b"{}")
     except (subprocess.TimeoutExpired, ValueError) as error:
         process.kill()
@@ -136,7 +141,7 @@ def _lock_id(orders: Orders) -> tuple[Server | None, ServerLock | None]:
     if not orders.touch:
         return None, None
     try:
-        server = Server(connect(**orders.cloud_arguments), orders.server)
+        server = Server(connect(**orders.cloud_arguments | {"api_timeout": _first_look(orders)}), orders.server)
         server.look(limit=0)
     except CloudError:
         return None, None
@@ -145,6 +150,10 @@ def _lock_id(orders: Orders) -> tuple[Server | None, ServerLock | None]:
     lock = ServerLock(Path(orders.state_dir), server.id)
     lock.acquire(orders.holder_pid)
     return server, lock
+
+
+def _first_look(orders: Orders) -> float:
+    return min(LOOK_SECONDS, float(orders.cloud_arguments.get("api_timeout") or LOOK_SECONDS))
 
 
 def _keep_to_the_budget(orders: Orders, run: int, ledger: Ledger, server: Server | None) -> None:

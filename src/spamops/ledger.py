@@ -174,11 +174,13 @@ class Ledger:
     def is_open(self, run: int) -> bool:
         """Whether the run's row waits for its end.
 
-        Raises LedgerError.
+        Raises LedgerError, also when the row is gone (somebody removed the file during the run): then nobody knows.
         """
         with self._open() as db:
             row = db.execute("SELECT ended_at FROM runs WHERE id = ?", (run,)).fetchone()
-        return row is not None and row["ended_at"] is None
+        if row is None:
+            raise LedgerError(f"the history {self.path} has lost run {run}: was the file removed during the run?")
+        return row["ended_at"] is None
 
     def open_runs(self, servers: Iterable[str]) -> list[dict[str, Any]]:
         """Runs of these servers that wait for their end, oldest first. A server may go by its name and its id.

@@ -69,6 +69,14 @@ def require_free(state_dir: Path, server: str) -> None:
         raise _run_active(server, lock_path(state_dir, server))
 
 
+def held_since(state_dir: Path, server: str) -> datetime | None:
+    """When the lock was taken that somebody holds now; None when nobody does, or it is not known."""
+    try:
+        return datetime.fromisoformat(str((holder(state_dir, server) or {})["since"]))
+    except (KeyError, ValueError):
+        return None
+
+
 def holder(state_dir: Path, server: str) -> dict[str, Any] | None:
     """Who holds the lock (`pid`, `since`), or None. Takes nothing and changes nothing.
 

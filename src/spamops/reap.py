@@ -8,24 +8,31 @@ of it in hand, and while its checker works; the last two within a limit, after w
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import logging
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
 from . import followup, limits, notify, uptime, work
 from .alarms import Desk, Kind
 from .budget import Budget
 from .clock import Clock, RealClock
 from .cloud import FREE_STATUSES, PASSING, SHELVED, TASK_LEADS_TO, Observed, Server, connect
-from .errors import CloudError, ExitCode, LedgerError, RunActive, ServerMissing
+from .errors import CloudError, ExitCode, LedgerError, RunActive, ServerMissing, SettingsError
 from .ledger import Ledger
-from .lock import ServerLock, require_free
+from .lock import ServerLock, held_since, require_free
 from .settings import Settings
 from .summary import Summary, add_states, finish
 from .telling import Telling
 from .work import Doing
+
+log = logging.getLogger(__name__)
+
+Known = TypeVar("Known")
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class Action(StrEnum):
@@ -85,6 +92,8 @@ class _Decision:
     doing: Doing | None = None
     since: datetime | None = None
     woken_by: str | None = None
+    stuck: bool = False
+    """A run of this controller has held the server for too long, and its checker does not work."""
 
 
 def plan_of(settings: Settings) -> Plan:
@@ -122,24 +131,46 @@ class _Reaper:
         self._desk = Desk(plan.ledger, plan.server, plan.telling)
         self._result = Reaped(plan.server)
         self._server: Server | None = None
+        self._history_fault: str | None = None
 
     def run(self) -> Reaped:
+        looked = False
         try:
             self._reap()
-        except ServerMissing as error:
-            self._end(Action.FAILED, str(error), ExitCode.SERVER_NOT_WOKEN)
-            self._alarm(Kind.NOT_SEEN, str(error))
+            looked = True
         except CloudError as error:  # it could not be looked at
             self._end(Action.FAILED, str(error), ExitCode.SERVER_NOT_WOKEN)
             self._alarm(Kind.NOT_SEEN, str(error))
+            # A name may be missing because the project is the wrong one; an id that was seen there is gone.
+            if isinstance(error, ServerMissing) and UUID.fullmatch(self._plan.server) and not self._dry_run:
+                self._desk.gone(self._clock.now())
         except LedgerError as error:
+            looked = True
             self._end(Action.FAILED, str(error), ExitCode.HISTORY_NOT_WRITTEN)
             notify.alarm(f"reap: {error}")
+        except Exception as error:  # a server may be on, and nobody else looks
+            log.exception("the reaper failed")
+            self._end(Action.FAILED, f"the reaper failed: {type(error).__name__}: {error}", ExitCode.UNEXPECTED)
+            self._alarm(Kind.NOT_SEEN, self._result.reason)
+        if self._history_fault and self._result.exit_code == ExitCode.DONE:
+            self._end(
+                self._result.action, f"{self._result.reason}; {self._history_fault}", ExitCode.HISTORY_NOT_WRITTEN
+            )
         if not self._dry_run:
-            if self._server is not None and self._server.seen:
+            if looked and self._server is not None and self._server.seen:
                 self._desk.saw(self._server.seen[-1].status, self._clock.now())
             followup.finish(self._desk, self._plan.budget, self._clock.now())
         return self._result
+
+    def _known(self, look: Callable[[], Known], otherwise: Known) -> Known:
+        """What the history tells. A server is not left on because nothing can be read there, or written."""
+        try:
+            return look()
+        except LedgerError as error:
+            if self._history_fault is None:
+                notify.alarm(f"reap: {error}")
+            self._history_fault = str(error)
+            return otherwise
 
     def _reap(self) -> None:
         connection = self._connection or connect(**self._plan.cloud_arguments)
@@ -170,6 +201,9 @@ class _Reaper:
             if now.status == "ERROR":
                 self._result.exit_code = int(ExitCode.SERVER_NOT_WOKEN)
                 self._alarm(Kind.IN_ERROR, decision.reason)
+            if decision.stuck:
+                self._result.exit_code = int(ExitCode.SERVER_NOT_SHELVED)
+                self._alarm(Kind.NOT_SHELVED, decision.reason)
 
     def _decide(self, server: Server, now: Observed, *, locked: bool = False) -> _Decision:
         if now.status in FREE_STATUSES:
@@ -181,10 +215,10 @@ class _Reaper:
                 for name in self._names(server):
                     require_free(self._plan.ledger.path.parent, name)
             except RunActive as error:
-                return _Decision(False, f"a run is active here: {error}")
+                return self._held(server, now, error)
         actions = uptime.actions_of(server)
         touched = uptime.touched_at(actions, server.changed_at)
-        ended = self._plan.ledger.last_end(self._names(server), checks_only=True)
+        ended = self._known(lambda: self._plan.ledger.last_end(self._names(server), checks_only=True), None)
         since = max((at for at in (touched, ended) if at is not None), default=None)
         waited = 0.0 if since is None else max(0.0, (self._clock.now() - since).total_seconds())
         by = actions[-1].user_id if actions else None
@@ -205,10 +239,32 @@ class _Reaper:
         limit = f", and that for more than {self._plan.working_seconds:g} s" if patient else ""
         return _Decision(True, f"the server is {now}, {told}, {doing}: {evidence}{limit}", doing, since, by)
 
+    def _held(self, server: Server, now: Observed, error: RunActive) -> _Decision:
+        """A live run keeps its server. One that was stopped (Ctrl-Z) or cannot write to its terminal (Ctrl-S) lives too, and
+        for ever: a person has to see to that."""
+        reason = f"a run is active here: {error}"
+        since = min(
+            (at for name in self._names(server) if (at := held_since(self._plan.ledger.path.parent, name)) is not None),
+            default=None,
+        )
+        if since is None or (self._clock.now() - since).total_seconds() < self._plan.working_seconds:
+            return _Decision(False, reason)
+        doing, evidence = self._ask(server, now)
+        if doing is Doing.WORKING:
+            return _Decision(False, f"{reason}; {evidence}", doing, since)
+        text = (
+            f"{reason}. It has kept the server for more than {self._plan.working_seconds:g} s, and {evidence}: was it"
+            " suspended? Let it go on (fg), or end it (kill): it shelves the server then"
+        )
+        return _Decision(False, text, doing, since, stuck=True)
+
+    def _open_runs(self, server: Server) -> list[dict[str, Any]]:
+        return self._known(lambda: self._plan.ledger.open_runs(self._names(server)), [])
+
     def _ask(self, server: Server, now: Observed) -> tuple[Doing, str]:
         if now.status != "ACTIVE":
             return Doing.IDLE, f"a server that is {now.status} cannot work"
-        known = [run["workflow_id"] for run in self._plan.ledger.open_runs(self._names(server)) if run["workflow_id"]]
+        known = [run["workflow_id"] for run in self._open_runs(server) if run["workflow_id"]]
         told = work.ask(
             self._plan.checker_url,
             self._plan.api_key,
@@ -222,17 +278,17 @@ class _Reaper:
     def _shelve(self, server: Server, decision: _Decision) -> None:
         plan, ledger = self._plan, self._plan.ledger
         began = self._clock.now()
-        dead = ledger.open_runs(self._names(server))
+        dead = self._open_runs(server)
         since = decision.since or began
         if dead:
             since = min(datetime.fromisoformat(row["started_at"]) for row in dead)
             self._result.run = dead[-1]["id"]
         else:
             # What the server cost while nobody looked belongs into the history, once, and counts for the budget.
-            counted = ledger.last_end(self._names(server))
-            since = since if counted is None else max(since, counted)
-            self._result.run = ledger.begin(plan.server, "reap", since, plan.budget.rate)
-            dead = ledger.open_runs(self._names(server))
+            counted = self._known(lambda: ledger.last_end(self._names(server)), None)
+            since = start = since if counted is None else max(since, counted)
+            self._result.run = self._known(lambda: ledger.begin(plan.server, "reap", start, plan.budget.rate), None)
+            dead = self._open_runs(server)
         states = uptime.states_since(uptime.actions_of(server), since, server.seen[-1], server.changed_at)
         before = len(server.seen)
         fault: str | None = None
@@ -242,6 +298,9 @@ class _Reaper:
             pass  # what is not there costs nothing
         except CloudError as error:
             fault = str(error)
+        except Exception as error:  # whatever it is, a person has to know that the server is on
+            log.exception("shelving failed")
+            fault = f"{type(error).__name__}: {error}"
         end = self._clock.now()
         states += server.seen[before:]
         self._result.status_after = states[-1].status
@@ -309,6 +368,8 @@ class _Reaper:
                     stack.callback(lock.release)
             except RunActive as error:
                 held = f"a run is active here: {error}"
+            except SettingsError as error:  # a lock that nobody can take protects nobody
+                self._history_fault = str(error)
             yield held
 
     def _names(self, server: Server) -> list[str]:
@@ -326,4 +387,5 @@ class _Reaper:
     def _alarm(self, kind: Kind, text: str) -> None:
         if not self._dry_run:
             notify.alarm(f"reap: {kind}: {text}")
-            self._desk.open(kind, text, self._clock.now(), run=self._result.run)
+            again = kind is Kind.CHECK_FAILED  # each run that failed is told, as by the run itself
+            self._desk.open(kind, text, self._clock.now(), run=self._result.run, again=again)

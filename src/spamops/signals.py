@@ -11,10 +11,13 @@ from typing import Any
 from .errors import Interrupted
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SUSPENDING = signal.SIGTSTP
+"""Ctrl-Z. A run that sleeps in the background keeps its server on for ever."""
 
 
 class SignalGate:
-    """While open, the first signal raises Interrupted in the main thread; before and after, signals are only noted.
+    """While open, the first signal raises Interrupted in the main thread; before and after, signals are only noted. Ctrl-Z is
+    without effect.
 
     Used as a context manager it takes the handlers over and puts the former ones back. Outside the main thread, where
     Python delivers no signals, it does nothing.
@@ -30,6 +33,8 @@ class SignalGate:
         """Take the handlers over; the gate is still closed."""
         if threading.current_thread() is threading.main_thread():
             self._former = {number: signal.signal(number, self._handle) for number in ENDING}
+            # A handler and not SIG_IGN, which programs that are started would inherit.
+            self._former[SUSPENDING] = signal.signal(SUSPENDING, lambda _number, _frame: None)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from scene import QUICK_DELAYS, Scene, write_settings
 
 from spamops import cycle, reap, settings
 from spamops.clock import RealClock
+from spamops.cloud import Server
+from spamops.errors import LedgerError
 from spamops.ledger import Ledger
 from spamops.lock import ServerLock
 from spamops.reap import Action, Reaped
@@ -215,6 +217,29 @@ def test_a_live_run_of_this_controller_is_left_alone_whatever_its_server_does(tm
         assert scene.ends == "ACTIVE"
 
 
+def test_a_run_that_never_ends_is_an_alarm_though_it_keeps_its_server(tmp_path: Path, board: NoticeBoard) -> None:
+    """Stopped by Ctrl-Z, say: the process lives, and with it its lock."""
+    with Scene(tmp_path) as scene:
+        scene.settings["notify_urls"] = [board.url()]
+        woken(scene, WORKING + 100)
+        lock = ServerLock(scene.state_dir, scene.server_id)
+        lock.acquire(pid=4711)
+        (path,) = (scene.state_dir / "locks").iterdir()
+        since = scene.clock.now() - timedelta(seconds=WORKING - 10)
+        path.write_text(json.dumps({"pid": 4711, "since": since.isoformat()}))
+        assert (scene.reap().exit_code, board.titles) == (0, [])
+        scene.clock.sleep(20)
+        scene.checker.active = True
+        assert (scene.reap().exit_code, board.titles) == (0, []), "a long check that works"
+        scene.checker.active = False
+        told = scene.reap()
+        assert (told.action, told.exit_code, scene.ends) == (Action.LEFT_ALONE, 7, "ACTIVE")
+        assert "process 4711" in told.reason
+        assert "was it suspended?" in told.reason
+        assert "NOT SHELVED" in board.titles[0]
+        lock.release()
+
+
 def test_a_run_that_begins_while_the_reaper_looks_keeps_its_server(tmp_path: Path) -> None:
     with Scene(tmp_path) as scene:
         woken(scene, GRACE + 100)
@@ -288,6 +313,68 @@ def test_a_run_that_died_and_whose_server_somebody_shelved_is_counted_as_long_as
     assert "the check failed" in board.titles[0]
 
 
+def test_each_run_that_died_is_told(tmp_path: Path, board: NoticeBoard) -> None:
+    with Scene(tmp_path) as scene:
+        scene.settings["notify_urls"] = [board.url()]
+        for times in (1, 2):
+            woken(scene, 1000, by_run=True)
+            scene.cloud.act(scene.server_id, "shelve")
+            scene.clock.sleep(1000)
+            scene.cloud.advance()
+            assert scene.reap().settled == [times]
+            assert ["the check failed" in title for title in board.titles] == [True] * times
+
+
+def damaged(scene: Scene) -> None:
+    (scene.state_dir / "ledger.db").write_bytes(b"this is no database" * 1000)
+
+
+def read_only(scene: Scene) -> None:
+    scene.patch.setattr(Ledger, "begin", refused)
+    scene.patch.setattr(Ledger, "raise_alarm", refused)
+
+
+def refused(*_: object, **__: object) -> None:
+    raise LedgerError("the history cannot be written: no space left on device")
+
+
+def no_locks(scene: Scene) -> None:
+    (scene.state_dir / "locks").write_text("a file where a folder should be")
+
+
+@pytest.mark.parametrize("fault", [damaged, read_only, no_locks])
+def test_a_history_that_cannot_be_used_keeps_no_server_on(
+    fault: Callable[[Scene], None], tmp_path: Path, board: NoticeBoard
+) -> None:
+    with Scene(tmp_path) as scene:
+        scene.settings["notify_urls"] = [board.url()]
+        woken(scene, GRACE + 100)
+        scene.state_dir.mkdir()
+        fault(scene)
+        scene.at_end.append(scene.patch.undo)
+        told = scene.reap()
+        assert (told.action, told.exit_code, scene.ends) == (Action.SHELVED, 8, OFFLOADED), told.reason
+    assert "the reaper shelved a server that nobody used" in board.titles[0]
+
+
+@pytest.mark.parametrize("where", ["look", "bring_to"])
+def test_a_defect_is_told(where: str, tmp_path: Path, board: NoticeBoard) -> None:
+    """openstacksdk passes on whatever it does not know, an OSError for certificates that are not there for example."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise OSError("of this test")
+
+    with Scene(tmp_path) as scene:
+        scene.settings["notify_urls"] = [board.url()]
+        woken(scene, GRACE + 100)
+        scene.patch.setattr(Server, where, broken)
+        scene.at_end.append(scene.patch.undo)
+        told = scene.reap()
+    assert (told.action, told.exit_code) == (Action.FAILED, 1 if where == "look" else 7)
+    assert "OSError: of this test" in told.reason
+    assert ("cannot be seen" if where == "look" else "NOT SHELVED") in board.titles[0]
+
+
 def test_an_alarm_is_repeated_until_the_server_is_shelved_and_then_taken_back(
     tmp_path: Path, board: NoticeBoard
 ) -> None:
@@ -330,6 +417,32 @@ def test_a_cloud_that_does_not_answer_is_an_alarm_and_seeing_the_server_again_it
         scene.cloud.api_up()
         assert scene.reap().exit_code == 0
         assert "all clear: server_not_seen" in board.titles[-1]
+
+
+def test_a_cloud_that_goes_away_between_two_looks_is_told(tmp_path: Path, board: NoticeBoard) -> None:
+    with Scene(tmp_path) as scene:
+        scene.settings["notify_urls"] = [board.url()]
+        woken(scene, GRACE + 100)
+        scene.checker.before("metrics", scene.cloud.api_down)
+        assert scene.reap().exit_code == 4
+    assert "cannot be seen" in board.titles[0]
+
+
+def test_a_server_that_was_deleted_is_not_told_to_cost_money_for_ever(tmp_path: Path, board: NoticeBoard) -> None:
+    with Scene(tmp_path) as scene:
+        scene.settings |= {"notify_urls": [board.url()], "notify_repeat_seconds": 3600.0}
+        woken(scene, GRACE + 100)
+        scene.cloud.order(ServerFault(Failure.SNAPSHOT_FAILS, None))
+        assert scene.reap().exit_code == 7
+        board.clear()
+        scene.cloud.force_state(scene.server_id, "DELETED")
+        assert scene.reap().exit_code == 4
+        assert sorted("all clear: server_not_shelved" in title for title in board.titles) == [False, True]
+        board.clear()
+        scene.clock.sleep(3700)
+        assert scene.reap().exit_code == 4
+        (title,) = board.titles
+        assert "cannot be seen" in title
 
 
 def test_what_the_reaper_prints_is_for_machines_too(tmp_path: Path) -> None:

@@ -18,12 +18,12 @@ from fake_checker import report
 from notice_board import SECRET, NoticeBoard
 from scene import QUICK_DELAYS
 
-from spamops import lock
+from spamops import guard, lock
 from spamops.attached import RunClock
 from spamops.cloud import connect
 from spamops.errors import BudgetSpent, ExitCode
 from spamops.ledger import Ledger
-from spamops.sandbox.cloud import Failure, SandboxCloud, ServerFault, ServerSpec
+from spamops.sandbox.cloud import Failure, HttpFault, SandboxCloud, ServerFault, ServerSpec
 from spamops.summary import Summary, finish
 
 SERVER = "spamcheck"
@@ -210,9 +210,9 @@ def test_the_credential_is_in_no_output_no_log_and_no_arguments_of_the_guard(rec
         process for process in psutil.process_iter(["cmdline"]) if "spamops.guard" in (process.info["cmdline"] or [])
     ]
     assert guards
-    for guard in guards:
+    for one in guards:
         with contextlib.suppress(psutil.NoSuchProcess):
-            assert secret not in " ".join(guard.cmdline()) + str(guard.environ())
+            assert secret not in " ".join(one.cmdline()) + str(one.environ())
 
 
 # What the tasks of a run came to. In check mode with no run: nothing but the conclusion.
@@ -297,6 +297,37 @@ def test_a_playbook_that_is_killed_leaves_its_server_shelved_unless_it_was_to_st
     row = Ledger(state).run(begun["run"]) or {}
     assert (row["outcome"], row["exit_code"]) == ("terminated", 143)
     assert row["server_status_after"] == ("SHELVED_OFFLOADED" if shelve else None)
+
+
+def test_a_playbook_whose_history_was_removed_leaves_no_server_on(
+    record: Record, playbook: Playbook, cloud: SandboxCloud, tmp_path: Path
+) -> None:
+    entry, ledger = cloud.clouds_yaml(), Ledger(tmp_path / "state")
+    run = record("begun", auth=entry["auth"], auth_type=entry["auth_type"])["run"]
+    ledger.path.unlink()
+    RunClock(tmp_path / "state", run).check()  # the task that shelves goes on
+    time.sleep(2 * guard.POLL_SECONDS)
+    assert lock.holder(tmp_path / "state", SERVER) is not None, "the guard stays at its post"
+    playbook.kill()
+    assert until(lambda: lock.holder(tmp_path / "state", SERVER) is None)
+    assert [action for _, action in cloud.action_requests] == ["shelve"]
+
+
+def test_what_a_run_came_to_whose_history_was_removed_is_told(record: Record, tmp_path: Path) -> None:
+    with NoticeBoard() as board:
+        wrong = fault("the cloud is away", 7, may_cost=True)
+        told = record("ended", run=17, wake=WOKEN, shelved=wrong, notify_urls=[board.url()])
+    assert told.failed
+    assert "there is no run 17" in told["msg"]
+    assert "NOT SHELVED" in board.titles[0]
+
+
+def test_a_cloud_that_does_not_answer_at_first_is_left_to_the_run(record: Record, cloud: SandboxCloud) -> None:
+    entry = cloud.clouds_yaml()
+    cloud.order(HttpFault(hang_seconds=60))
+    begun = record("begun", auth=entry["auth"], auth_type=entry["auth_type"])
+    assert not begun.failed, begun
+    record("ended", run=begun["run"])
 
 
 # Budget and alarms

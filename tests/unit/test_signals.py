@@ -39,6 +39,20 @@ def test_signals_during_the_clean_up_are_only_noted() -> None:
     assert told == ["wait"] * 3
 
 
+def test_a_run_cannot_be_suspended() -> None:
+    former = signal.getsignal(signal.SIGTSTP)
+    reached = []
+
+    def work() -> None:
+        os.kill(os.getpid(), signal.SIGTSTP)  # with the usual handler this process stops here
+        reached.append("after")
+
+    with SignalGate() as gate:
+        assert gate.run(work) is None
+    assert reached == ["after"]
+    assert signal.getsignal(signal.SIGTSTP) is former
+
+
 def test_a_signal_before_the_work_is_not_lost() -> None:
     reached = []
     with SignalGate() as gate:

@@ -11,6 +11,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 
 import pytest
 from person import CHECKER, FIRST_KEY, KEY_FILE, SITE, Operator, changes, on
@@ -165,7 +166,10 @@ def test_a_key_that_is_none_is_refused_and_nothing_is_touched(operator: Operator
 
 def test_a_failed_proof_puts_everything_back(operator: Operator) -> None:
     key = operator.vaulted()["vault_spamops_api_key"]
-    before = on(SITE, f"cat {KEY_FILE} {SETTINGS} /srv/site/.env; stat -c '%a %U %n' {SETTINGS} /srv/site/.env")
+    # As the site's own tooling may have left it: readable by others, and the application relies on that.
+    on(SITE, f"chown root:root {KEY_FILE} && chmod 0644 {KEY_FILE}")
+    state = f"cat {KEY_FILE} {SETTINGS} /srv/site/.env; stat -c '%a %U %G %n' {KEY_FILE} {SETTINGS} /srv/site/.env"
+    before = on(SITE, state)
     other = "another-key-that-the-site-never-reads-0123456789"
     operator.secrets.add(other)
     told = operator.run(
@@ -175,8 +179,10 @@ def test_a_failed_proof_puts_everything_back(operator: Operator) -> None:
     )  # fmt: skip
     assert "is not as it should be" in told, told[-6000:]
     assert "The previous state was put back" in told
-    assert on(SITE, f"cat {KEY_FILE} {SETTINGS} /srv/site/.env; stat -c '%a %U %n' {SETTINGS} /srv/site/.env") == before
+    assert on(SITE, state) == before
     assert site(key) == 200
+    operator.run("website", **QUICK)
+    assert on(SITE, f"stat -c '%a %U' {KEY_FILE}") == "600 site\n"
 
 
 def test_a_change_that_was_cut_off_takes_effect_in_the_next_run(operator: Operator) -> None:
@@ -301,6 +307,49 @@ def test_a_shelved_server_is_woken_for_the_rotation_and_shelved_again(operator: 
     new = operator.vaulted()["vault_spamops_api_key"]
     assert new != old
     assert [site(new), checker(new), site(old), checker(old)] == [200, 200, 401, 401]
+
+
+# An overlay: a settings module of our own that extends the site's
+
+
+OVERLAY = "/srv/site/spamops/spamops_settings.py"
+NAMES_THE_OVERLAY = (
+    "[Service]\nEnvironment=DJANGO_SETTINGS_MODULE=spamops_settings PYTHONPATH=/srv/site/spamops:/srv/site\n"
+)
+
+
+@pytest.fixture
+def with_overlay(operator: Operator) -> Iterator[dict[str, object]]:
+    """The site names an overlay that is not there yet, and our entries are out of its own settings."""
+    operator.run("website", website_state="absent", **QUICK)
+    drop_in = "/etc/systemd/system/site.service.d"
+    on(SITE, f"mkdir -p {drop_in} /srv/site/spamops; printf '{NAMES_THE_OVERLAY}' >{drop_in}/overlay.conf")
+    on(SITE, "systemctl daemon-reload")
+    yield {
+        "website_hosts_mode": "overlay",
+        "website_hosts_file": OVERLAY,
+        "website_overlay_extends": "core.settings.production",
+        "website_hosts_effect": "restart",
+        **QUICK,
+    }
+    on(SITE, f"rm -r {drop_in} /srv/site/spamops; systemctl daemon-reload; systemctl restart site")
+    operator.run("website", **QUICK)
+
+
+def test_an_overlay_is_made_proven_and_taken_back_and_the_site_is_never_without_one(
+    operator: Operator, with_overlay: dict[str, object]
+) -> None:
+    key = operator.vaulted()["vault_spamops_api_key"]
+    told = operator.run("website", fails=True, website_proof_disallowed_host=address(CHECKER), **with_overlay)
+    assert "The previous state was put back" in told
+    on(SITE, "systemctl restart site; sleep 2")
+    assert [site(key), site(key, address(CHECKER))] == [200, 400], "it starts, with the site's own list"
+    operator.run("website", **with_overlay)
+    assert on(SITE, f"stat -c '%a %U' {OVERLAY}") == "644 root\n", "the application does not run as root"
+    assert [site(key), site(key, address(CHECKER)), site(key, "disallowed.invalid")] == [200, 200, 400]
+    assert set(changes(operator.run("website", **with_overlay)).values()) == {0}
+    operator.run("website", website_state="absent", **with_overlay)
+    assert [site(key), site(key, address(CHECKER))] == [200, 400]
 
 
 # A compose project, as far as that goes without images

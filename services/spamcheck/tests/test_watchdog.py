@@ -245,6 +245,20 @@ def test_an_alarm_that_nobody_takes_keeps_no_server_on_and_its_address_to_itself
     assert SECRET not in caplog.text
 
 
+def test_a_watchdog_that_fails_tells_it_once_an_hour(
+    host: Host, board: NoticeBoard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_settings: WatchdogSettings) -> Seen:
+        raise LookupError("of this test")
+
+    monkeypatch.setattr(watchdog, "load_watchdog", lambda: host.settings)
+    monkeypatch.setattr(watchdog, "look", broken)
+    monkeypatch.setattr(watchdog.logs, "configure", lambda _level: None)
+    assert [watchdog.main(), watchdog.main()] == [1, 1]
+    assert board.titles == ["The idle watchdog of the spam checker's server fails"]
+    assert "LookupError" in board.texts
+
+
 def test_an_address_that_is_none_is_refused(settings: WatchdogSettings) -> None:
     with pytest.raises(ValidationError, match="must be an address that begins with"):
         WatchdogSettings(**settings.model_dump() | {"watchdog_alarm_url": "slack.example.org/x"})
@@ -268,6 +282,16 @@ def test_a_second_request_while_the_server_is_being_shelved_is_no_fault(
     with caplog.at_level(logging.WARNING):
         assert not host.passes(31)
     assert "the next pass tries again" in caplog.text
+
+
+def test_a_server_that_nova_refuses_to_shelve_for_long_is_told(host: Host, sandbox: SandboxCloud) -> None:
+    """Locked by an administrator, or stuck: nobody else may be there to see it."""
+    sandbox.act(SERVER, "lock")
+    host.passes()
+    assert not host.passes(31)
+    assert not host.passes(28)
+    with pytest.raises(CloudFault, match=r"does not shelve server .* locked.*, and that for more than 30 minutes"):
+        host.passes(2)
 
 
 @pytest.mark.parametrize(

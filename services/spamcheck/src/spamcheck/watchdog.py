@@ -8,6 +8,7 @@ cannot be found out does not count as busy: without Temporal no check gets on, a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import sys
@@ -38,6 +39,9 @@ _log = logging.getLogger("spamcheck.watchdog")
 TEMPORAL_SECONDS = 10.0
 POLLED_SECONDS = 120.0
 """A worker asks Temporal for work at least once a minute; one that was silent for longer attends to nothing."""
+REFUSED_SECONDS = 1800.0
+"""So long Nova may answer that the server is in the middle of something: a shelving uploads an image. One that is locked, or whose
+compute host is dead, says so for ever."""
 REPEAT_SECONDS = 3600.0
 """Pause until the same failure raises an alarm again."""
 MAX_WORKFLOWS = 100
@@ -133,6 +137,8 @@ def one_pass(
     try:
         cloud.shelve(server, token, nova)
     except AlreadyChanging as error:
+        if idle >= limit + REFUSED_SECONDS:
+            raise CloudFault(f"{error}, and that for more than {REFUSED_SECONDS / 60:.0f} minutes") from None
         event(_log, logging.WARNING, "not shelved now, the next pass tries again", reason=str(error))
         return False
     event(_log, logging.WARNING, "idle: the cloud was asked to shelve this server", idle_seconds=round(idle))
@@ -149,12 +155,25 @@ def one_pass(
 
 def not_shelved(settings: WatchdogSettings, reason: str, *, uptime: Callable[[], float] = time.monotonic) -> None:
     """Raise an alarm because the server should be shelved and is not; the same again after an hour. Raises nothing."""
+    text = f"It is idle, costs money, and could not shelve itself: {reason}. It tries again every minute; shelve it by hand."
+    _tell_hourly(settings, "The spam checker's server is NOT SHELVED", text, uptime)
+
+
+def failed(settings: WatchdogSettings, error: Exception, *, uptime: Callable[[], float] = time.monotonic) -> None:
+    """Raise an alarm because nobody knows whether the server is needed; the same again after an hour. Raises nothing."""
+    text = (
+        f"{type(error).__name__}: see journalctl -u spamcheck-watchdog on the server. It tries again every minute; until it"
+        " can, the server does not shelve itself."
+    )
+    _tell_hourly(settings, "The idle watchdog of the spam checker's server fails", text, uptime)
+
+
+def _tell_hourly(settings: WatchdogSettings, title: str, text: str, uptime: Callable[[], float]) -> None:
     memory = Memory(settings.watchdog_state_file)
     told = memory.read(TOLD_AT)
     if told is not None and uptime() - told < REPEAT_SECONDS:
         return
-    text = f"It is idle, costs money, and could not shelve itself: {reason}. It tries again every minute; shelve it by hand."
-    if _tell(settings, "The spam checker's server is NOT SHELVED", text, "failure"):
+    if _tell(settings, title, text, "failure"):
         try:
             memory.write(TOLD_AT, uptime())
         except OSError:
@@ -240,16 +259,15 @@ def main() -> int:
         print(error, file=sys.stderr)  # noqa: T201 -- before there is a log
         return 2
     logs.configure(settings.log_level)
-    cloud = Cloud(settings)
     try:
-        one_pass(settings, lambda: look(settings), cloud)
+        with contextlib.closing(Cloud(settings)) as cloud:
+            one_pass(settings, lambda: look(settings), cloud)
     except CloudFault as error:
         event(_log, logging.ERROR, "idle, but not shelved; the next pass tries again", reason=str(error))
         not_shelved(settings, str(error))
         return 3
     except Exception as error:  # noqa: BLE001 -- the last resort: a line in the log and an exit code
         _log.exception("the watchdog failed: %s", type(error).__name__)
+        failed(settings, error)
         return 1
-    finally:
-        cloud.close()
     return 0
