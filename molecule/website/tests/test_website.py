@@ -198,6 +198,21 @@ def test_a_change_that_was_cut_off_takes_effect_in_the_next_run(operator: Operat
     assert set(changes(operator.run("website", **QUICK)).values()) == {0}
 
 
+def test_a_change_that_was_cut_off_and_proves_wrong_is_put_back_by_the_next_run(operator: Operator) -> None:
+    before = on(SITE, f"cat {SETTINGS} /srv/site/.env")
+    wrong = {
+        "website_checker_url": "http://203.0.113.70:8001", "website_env_effect": "none", "website_hosts_effect": "none",
+        "website_proof_seconds": 2,
+    }  # fmt: skip
+    operator.run_killed_at("website", "Let it take effect", **wrong)
+    assert "203.0.113.70" in on(SITE, f"cat {SETTINGS} /srv/site/.env")
+    told = operator.run("website", fails=True, **wrong)
+    assert "The previous state was put back, but for secrets that an earlier run changed" in told
+    assert on(SITE, f"cat {SETTINGS} /srv/site/.env") == before
+    assert on(SITE, "ls /var/lib/spamops-website") == ""
+    assert set(changes(operator.run("website", **QUICK)).values()) == {0}
+
+
 def test_files_that_the_application_has_not_read_are_noticed(operator: Operator) -> None:
     """Somebody wrote the right key back by hand, and reloaded nothing."""
     key = operator.vaulted()["vault_spamops_api_key"]
