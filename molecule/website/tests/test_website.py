@@ -202,7 +202,7 @@ def test_a_change_that_was_cut_off_and_proves_wrong_is_put_back_by_the_next_run(
     before = on(SITE, f"cat {SETTINGS} /srv/site/.env")
     wrong = {
         "website_checker_url": "http://203.0.113.70:8001", "website_env_effect": "none", "website_hosts_effect": "none",
-        "website_proof_seconds": 2,
+        "website_secrets_effect": "none", "website_proof_seconds": 2,
     }  # fmt: skip
     operator.run_killed_at("website", "Let it take effect", **wrong)
     assert "203.0.113.70" in on(SITE, f"cat {SETTINGS} /srv/site/.env")
