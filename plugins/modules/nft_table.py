@@ -14,6 +14,7 @@ description:
     controller then logs in anew, with the connection variables that Ansible has for the host, and only through that login is the
     timer disarmed and the file written to O(dest). So a reboot in between also brings the previous rules back.
   - Where no new login comes through, the previous rules are restored and the task fails.
+  - While a change waits for that login, another one is refused.
   - A unit of systemd that loads O(dest) at boot can be written and enabled along with it, once the rules are confirmed.
   - Where the connection is not SSH (C(local), a container engine) there is no login to prove, and the rules are kept.
 requirements:
@@ -90,10 +91,12 @@ proven:
 """
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +128,17 @@ class Table:
         self.timer = f"nft-rollback-{self.name}"
         self.nft: str | None = module.get_bin_path("nft", opt_dirs=["/usr/sbin", "/sbin"])
 
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """One step at a time on a host, whoever begins it; the kernel lets the next one in when this process ends."""
+        self.file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        folder = os.open(self.file.parent, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(folder)
+
     def apply(self) -> dict[str, Any]:
         """Load the rules where they are not in force; `pending` when a login has to confirm them."""
         live, stale = self.live(), self.stale_unit_files()
@@ -143,30 +157,47 @@ class Table:
         self.read_by_nft()
         if self.module.check_mode:
             return facts
-        self.write(self.candidate, self.content)
         guarded = self.module.params["rollback_seconds"] > 0
+        way_back = self.way_back(live)
+        # The timer first: until it is this change's, the candidate may be another one's, whose timer looks for it.
         if guarded:
-            self.arm(self.way_back(live))
+            self.arm(way_back)
+        elif self.timer_state() in {"waiting", "running"}:
+            self.module.fail_json(msg="another change is waiting for its confirmation, so nothing was changed")
+        try:
+            self.write(self.candidate, self.content)
+        except OSError as error:
+            self.disarm()
+            self.module.fail_json(msg=f"the rules could not be written, so nothing was changed: {error}")
+        late = "the timer went off before the rules were loaded, so {}: set rollback_seconds higher, or find what slows the host"
+        if guarded and self.timer_state() != "waiting":  # it found no candidate, and will not come again
+            self.candidate.unlink(missing_ok=True)
+            self.module.fail_json(msg=late.format("nothing was changed"))
         code, _dummy, errors = self.run_nft("-f", str(self.candidate))
         if code != 0:
-            self.candidate.unlink()
+            self.candidate.unlink(missing_ok=True)
             self.disarm()
             self.module.fail_json(msg=f"nft did not load the rules; the previous ones are in force: {errors}")
+        if guarded and self.timer_state() != "waiting":  # nft took long, for a name, say, and may have been the last
+            self.candidate.unlink(missing_ok=True)
+            self.module.run_command(way_back)
+            self.module.fail_json(msg=late.format("the previous ones were restored"))
         if not guarded:
             self.keep()
         return facts | {"pending": guarded, "proven": False}
 
     def confirm(self) -> dict[str, Any]:
-        """Keep the rules; fails when the timer was quicker."""
-        if _read(self.candidate) != self.content:
+        """Keep the rules; fails when the timer was quicker, or a reboot: then the login has shown nothing of them."""
+        if _read(self.candidate) != self.content or self.timer_state() != "waiting":
             self.module.fail_json(msg="the rules were taken back before they were confirmed", taken_back=True)
         self.keep()
         return {"changed": True}
 
     def withdraw(self) -> dict[str, Any]:
-        """Do at once what the timer would do later."""
-        self.systemctl("start", f"{self.timer}.service")
-        self.disarm()
+        """Do at once what the timer would do later. Where it has, what waits by now is another change."""
+        if _read(self.candidate) == self.content:
+            self.systemctl("start", f"{self.timer}.service")
+            self.disarm()
         return {"changed": True}
 
     def keep(self) -> None:
@@ -207,15 +238,19 @@ class Table:
         return int(code)
 
     def way_back(self, live: str) -> str:
-        """The shell command that restores what was in force."""
-        moved = f"mv -f {shlex.quote(str(self.candidate))} {shlex.quote(str(self.file))}.rejected"
+        """The command that restores what was in force."""
         if live and self.file.exists():
-            return f"{moved} && {self.nft} -f {shlex.quote(str(self.file))}"
-        return f"{moved} && {self.nft} delete table inet {shlex.quote(self.name)}"
+            return f"{self.nft} -f {shlex.quote(str(self.file))}"
+        return f"{self.nft} delete table inet {shlex.quote(self.name)}"
 
-    def arm(self, command: str) -> None:
-        """Start the timer; fails, with nothing changed, when one is running or none can be had."""
+    def arm(self, way_back: str) -> None:
+        """Start the timer; fails, with nothing changed, when one is running or none can be had.
+
+        Without a candidate, be it not written yet or be it kept, its command changes nothing."""
         seconds = self.module.params["rollback_seconds"]
+        moved = f"mv -f {shlex.quote(str(self.candidate))} {shlex.quote(str(self.file))}.rejected"
+        # A failed unit stays loaded, and systemd-run refuses its name. One that waits or runs is not touched by this.
+        self.systemctl("reset-failed", f"{self.timer}.timer", f"{self.timer}.service")
         code, _dummy, errors = self.module.run_command(
             [
                 "systemd-run",
@@ -227,15 +262,20 @@ class Table:
                 "--description=Restore the previous firewall rules",
                 "/bin/sh",
                 "-c",
-                command,
+                f"{moved} && {way_back}",
             ]
         )
         if code != 0:
-            self.candidate.unlink()
             self.module.fail_json(
                 msg=f"no timer could be armed that would restore the previous rules, so nothing was changed (is another change "
                 f"waiting for its confirmation? it is over after {seconds} s at most): {errors}"
             )
+
+    def timer_state(self) -> str:
+        """`waiting`, `running` while it takes the rules back, else `dead` or `failed`."""
+        asked = ["systemctl", "show", "--value", "--property=SubState", f"{self.timer}.timer"]
+        _code, state, _errors = self.module.run_command(asked)
+        return str(state).strip()
 
     def disarm(self) -> None:
         """Stop the timer, if there is one."""
@@ -344,7 +384,8 @@ def main() -> None:
     )
     table = Table(module)
     steps = {"apply": table.apply, "confirm": table.confirm, "withdraw": table.withdraw}
-    module.exit_json(**steps[module.params["step"]]())
+    with contextlib.nullcontext() if module.check_mode else table.alone():
+        module.exit_json(**steps[module.params["step"]]())
 
 
 if __name__ == "__main__":

@@ -129,6 +129,17 @@ def play(limit: str, playbook: str = "converge.yml", **variables: Any) -> subpro
     return subprocess.run([*command, "-e", json.dumps(variables)], capture_output=True, text=True, timeout=150)
 
 
+def cut_off(rollback_seconds: int) -> None:
+    """Load rules that cut SSH, and let the controller die before it can confirm them or take them back."""
+    variables = json.dumps({"extra": [CUTS_SSH], "firewall_rollback_seconds": rollback_seconds})
+    command = ["ansible-playbook", "-i", str(FOLDER / "inventory"), str(SCENARIO / "converge.yml"), "-l", OTHER]
+    with subprocess.Popen(
+        [*command, "-e", variables], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as controller:
+        assert eventually(lambda: CUTS_SSH in rules(OTHER), 120)
+        os.killpg(controller.pid, signal.SIGKILL)
+
+
 def succeeded(done: subprocess.CompletedProcess[str]) -> str:
     """Its output; fails when the playbook did."""
     assert done.returncode == 0, done.stdout + done.stderr
@@ -342,17 +353,28 @@ class TestNobodyIsLockedOut:
         assert login(OTHER).returncode == 0
 
     def test_a_controller_that_dies_before_it_confirms_leaves_the_previous_rules(self) -> None:
-        variables = json.dumps({"extra": [CUTS_SSH], "firewall_rollback_seconds": 15})
-        command = ["ansible-playbook", "-i", str(FOLDER / "inventory"), str(SCENARIO / "converge.yml"), "-l", OTHER]
-        with subprocess.Popen(
-            [*command, "-e", variables], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        ) as controller:
-            assert eventually(lambda: CUTS_SSH in rules(OTHER), 120)
-            os.killpg(controller.pid, signal.SIGKILL)
+        cut_off(rollback_seconds=15)
         assert CUTS_SSH not in on(OTHER, "cat", "/etc/spamops/firewall.nft"), "a reboot now would lock out"
         assert login(OTHER).returncode != 0
         assert eventually(lambda: CUTS_SSH not in rules(OTHER))
         assert login(OTHER).returncode == 0
+
+    def test_a_run_while_a_change_waits_leaves_that_one_its_way_back(self) -> None:
+        cut_off(rollback_seconds=45)
+        by_engine = {"ansible_connection": "community.docker.docker", "ansible_host": OTHER, "ansible_user": "root"}
+        said = failed(play(OTHER, "unguarded.yml", **by_engine))
+        assert "is another change waiting for its confirmation?" in said
+        assert CUTS_SSH in rules(OTHER), "this machine is too slow: the change is over before the second run"
+        assert eventually(lambda: CUTS_SSH not in rules(OTHER), 75)
+        assert login(OTHER).returncode == 0
+        succeeded(play(OTHER))
+
+    def test_a_timer_that_found_nothing_to_take_back_does_not_stop_later_changes(self) -> None:
+        # As when a controller died before its rules were written: systemd keeps the unit that failed.
+        on(OTHER, "systemd-run", "--quiet", "--unit=nft-rollback-spamops", "--on-active=1ms", "/bin/false")
+        assert eventually(lambda: "failed" in on(OTHER, "systemctl", "is-failed", "nft-rollback-spamops", check=False))
+        succeeded(play(OTHER, firewall_dhcp_client=False))
+        succeeded(play(OTHER))
 
     def test_rules_for_which_no_timer_can_be_had_are_not_loaded(self) -> None:
         # One is armed already, as by another controller whose change waits for its confirmation.
@@ -425,17 +447,47 @@ class TestTheTablesOfOthers:
         on(ALONE, "systemctl", "start", "spamops-firewall")
         assert foreign() == before
 
-    @pytest.mark.parametrize("action", ["start", "restart", "reload"])
+    @pytest.mark.parametrize("action", ["start", "restart", "reload", "stop"])
     def test_the_distributions_unit_cannot_open_the_host(self, action: str) -> None:
         before = rules(ALONE)
-        if action == "reload":
+        if action in {"reload", "stop"}:
             on(ALONE, "systemctl", "start", "nftables")
         on(ALONE, "systemctl", action, "nftables")
         try:
             assert rules(ALONE) == before
         finally:
             on(ALONE, "systemctl", "stop", "nftables")
-            on(ALONE, "systemctl", "restart", "spamops-firewall")
+
+    def test_whoever_stops_both_units_has_no_rules_left(self) -> None:
+        on(ALONE, "systemctl", "start", "nftables")
+        on(ALONE, "systemctl", "stop", "nftables", "spamops-firewall")
+        try:
+            assert on(ALONE, "nft", "list", "tables") == ""
+        finally:
+            on(ALONE, "systemctl", "start", "spamops-firewall")
+
+
+class TestCheckModeOnABareHost:
+    @pytest.fixture(autouse=True)
+    def bare(self) -> Iterator[None]:
+        """As a fresh image is: what Ansible needs for packages is not there, and check mode does not install it."""
+        on(ALONE, "apt-get", "--yes", "--quiet", "remove", "python3-apt")
+        yield
+        on(ALONE, "apt-get", "--yes", "--quiet", "install", "python3-apt")
+
+    @pytest.mark.parametrize(
+        ("role", "variables"),
+        [
+            ("name=comses.spamops.firewall", {"firewall_packages": ["nftables", "tree"]}),
+            ("name=comses.spamops.fail2ban tasks_from=install", {}),
+        ],
+    )
+    def test_a_role_whose_package_is_missing_does_not_fail(self, role: str, variables: dict[str, Any]) -> None:
+        command = ["ansible", ALONE, "-i", str(FOLDER / "inventory"), "--become", "--check", "-m", "include_role"]
+        done = subprocess.run(
+            [*command, "-a", role, "-e", json.dumps(variables)], capture_output=True, text=True, timeout=150
+        )
+        succeeded(done)
 
 
 def reboot(name: str) -> None:
