@@ -231,10 +231,17 @@ def _socket_text(addresses):
     """Of `sshd -T`: 0.0.0.0:22 and [::]:22 together are every address, which systemd calls 22."""
     everywhere = {a.rpartition(":")[2] for a in addresses if a.startswith("0.0.0.0:")}
     everywhere &= {a.rpartition(":")[2] for a in addresses if a.startswith("[::]:")}
-    streams = [*sorted(everywhere, key=int), *(a for a in addresses if not a.startswith(("0.0.0.0:", "[::]:")))]
+    streams = [a for a in addresses if not a.startswith(("0.0.0.0:", "[::]:"))]
     streams += [a for a in addresses if a.startswith(("0.0.0.0:", "[::]:")) and a.rpartition(":")[2] not in everywhere]
     head = "# Where the SSH server listens, as sshd_config says. Written by spamops.\n[Socket]\nListenStream=\n"
-    return head + "".join(f"ListenStream={stream}\n" for stream in streams)
+    return head + listen_everywhere(everywhere) + "".join(f"ListenStream={stream}\n" for stream in streams)
+
+
+def listen_everywhere(ports):
+    """Lines of a socket's unit for these ports at every address."""
+    # Ubuntu's unit names both wildcards and says ipv6-only, with which a port alone would be closed to IPv4.
+    both = "BindIPv6Only=both\n" if ports else ""
+    return both + "".join(f"ListenStream={port}\n" for port in sorted(ports, key=int))
 
 
 def read(path):

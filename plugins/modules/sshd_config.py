@@ -112,6 +112,7 @@ from ansible_collections.comses.spamops.plugins.module_utils.sshd_plan import (
     SOCKET_DROP_IN,
     Plan,
     Refused,
+    listen_everywhere,
     numbers,
     permissions,
     read,
@@ -145,9 +146,11 @@ def main() -> None:
 
 
 def _begin(module):
-    if sshd_pending.exists() and not module.check_mode:
-        # A run that was cut off. Its change is as unproven as it will be when the timer ends.
-        sshd_pending.restore(module)
+    if not module.check_mode:
+        # Of a run that was cut off. Its change is as unproven as it will be when the timer ends.
+        trouble = sshd_pending.settle(module)
+        if trouble:
+            raise Refused(f"an earlier change cannot be put back from {sshd_pending.STATE}: {trouble}")
     plan = Plan(module)
     facts = {"changes": plan.changes(), "diff": plan.diff(), "port": 0}
     if not plan.touched():
@@ -224,7 +227,7 @@ def _write(plan, keep_old_ports):
         if path == plan.drop_in and extra:
             new = "".join(f"Port {port}\n" for port in extra) + text
         if path == SOCKET_DROP_IN:
-            new = text + "".join(f"ListenStream={port}\n" for port in extra)
+            new = text + listen_everywhere(extra)
         if new is None:
             path.unlink(missing_ok=True)
         elif read(path) != new or permissions(path) != mode:

@@ -28,6 +28,11 @@ BLOCK = (
     "nft add rule inet lockout in tcp dport 2222 drop"
 )
 UNBLOCK = "nft delete table inet lockout"
+# Has a restoration killed in the middle, the first time: the drop-in is gone by then, the moduli are not.
+KILL_ONCE = (
+    "sed -i '/00-spamops.conf$/a [ -e /run/killed ] || { touch /run/killed; kill -KILL $$; }' "
+    "/var/lib/spamops-ssh/pending/restore.sh"
+)
 OTHER_KEY = (
     "install -d -m 755 /etc/ssh/keys && rm -f /tmp/other /tmp/other.pub && ssh-keygen -q -t ed25519 -N '' -f /tmp/other && "
     "install -m 644 /tmp/other.pub /etc/ssh/keys/debian"
@@ -289,7 +294,7 @@ class TestWithoutItsController:
         """A host that is on its own, with time enough to look at it; as it was before when the tests are over."""
         cut = Cut(bare, seconds=40)
         yield cut
-        cut.wait(lambda: "pending" not in bare.inside("ls /var/lib/spamops-ssh"), 90)
+        cut.wait(lambda: not bare.inside("ls /var/lib/spamops-ssh"), 90)
         bare.inside(f"{UNBLOCK} 2>/dev/null || true")
 
     def test_the_old_port_answers_while_a_new_one_is_tried(self, cut: Cut) -> None:
@@ -298,10 +303,54 @@ class TestWithoutItsController:
 
     def test_a_host_whose_controller_was_killed_restores_itself(self, cut: Cut, bare: Any) -> None:
         assert bare.ssh().returncode == 1, "the change is in force and locks out: without the timer it would stay so"
-        cut.wait(lambda: "pending" not in bare.inside("ls /var/lib/spamops-ssh"), 90)
+        cut.wait(lambda: not bare.inside("ls /var/lib/spamops-ssh"), 90)
         cut.wait(lambda: bare.ssh().stdout == "in\n", 20)
         bare.inside(UNBLOCK)
         assert bare.snapshot() == cut.before
+
+
+class TestARestorationThatIsKilled:
+    @pytest.fixture
+    def cut(self, bare: Any) -> Iterator[Cut]:
+        """A host that is on its own, and whose restoration will be killed once."""
+        cut = Cut(bare, seconds=3600)
+        bare.inside(KILL_ONCE)
+        yield cut
+        bare.inside(f"{UNBLOCK} 2>/dev/null || true; rm -f /run/killed")
+
+    @pytest.fixture
+    def half(self, cut: Cut, bare: Any) -> Cut:
+        """The same one afterwards, without the timer's service."""
+        bare.inside("systemctl stop spamops-ssh-restore-timer.timer; ! sh /var/lib/spamops-ssh/pending/restore.sh")
+        assert bare.inside("ls /var/lib/spamops-ssh") == "restoring\n"
+        assert bare.snapshot() != cut.before
+        assert bare.ssh().returncode == 1, "the server has not taken anything up again"
+        return cut
+
+    def test_is_taken_up_by_the_host_itself(self, cut: Cut, bare: Any) -> None:
+        bare.inside("systemctl start spamops-ssh-restore-timer.service")  # the timer's, before its time
+        cut.wait(lambda: not bare.inside("ls /var/lib/spamops-ssh"), 30)
+        bare.inside("rm /run/killed")
+        assert bare.snapshot() == cut.before
+        assert bare.ssh().stdout == "in\n"
+
+    def test_is_finished_at_the_next_boot(self, half: Cut, bare: Any) -> None:
+        bare.inside("systemctl daemon-reload && systemctl start spamops-ssh-restore.service && systemctl restart ssh")
+        assert bare.snapshot() == half.before
+        assert bare.ssh().stdout == "in\n"
+
+    def test_is_finished_by_the_next_run_and_later_changes_are_restored_as_ever(self, half: Cut, bare: Any) -> None:
+        refused = {"ssh_prove_login": False, "ssh_extra_options": ["PermitRootLogn no"], **NO_NEW_KEY}
+        plays = [{"hosts": bare.name, "gather_facts": False, "roles": [{"role": "comses.spamops.ssh", **refused}]}]
+        by_engine = {"ansible_connection": "community.docker.docker", "ansible_host": bare.name, "ansible_user": "root"}
+        done = run(playbook("next", plays, "-e", json.dumps(by_engine)))
+        assert "Bad configuration option: PermitRootLogn" in done.stdout + done.stderr
+        assert bare.snapshot() == half.before
+        assert bare.ssh().stdout == "in\n"
+        done = run(playbook("later", [play("later", Story(LOCKOUT))]))
+        assert done.returncode == 0, done.stdout
+        assert bare.snapshot() == half.before
+        assert bare.ssh().stdout == "in\n"
 
 
 def test_over_a_connection_that_proves_nothing_the_role_refuses(bare: Any) -> None:
