@@ -67,6 +67,12 @@ options:
       validate:
         description: Command that reads the new text from the path put for C(%s) and ends with 0 when it is sound.
         type: str
+  pending:
+    description:
+      - File on the host that holds the paths of changed files, one a line, until somebody removes it. As long as it is there, its
+        paths count as changed in every run, so that what a change needs is done by the next run when this one is cut off before.
+      - It is written before the first file is. Have it removed by the last handler, when all changes have taken effect.
+    type: path
 attributes:
   check_mode:
     description: Says what would change and writes nothing.
@@ -93,12 +99,17 @@ EXAMPLES = r"""
       - path: /etc/login.defs
         lines:
           - { regexp: '^UMASK\s', line: "UMASK 027" }
+    # The last handler removes it.
+    pending: /var/lib/site/pending
   register: drop_ins
+  notify: Have the drop-ins take effect
 """
 
 RETURN = r"""
 changed_paths:
-  description: The files that were changed (or would be, in check mode), for handlers that concern one of them.
+  description:
+    - The files that were changed (or would be, in check mode), for handlers that concern one of them.
+    - Those that an earlier run has left in O(pending) come first.
   type: list
   elements: str
   returned: always
@@ -140,7 +151,8 @@ def main() -> None:
                 "required": True,
                 "options": FILE_SPEC,
                 "mutually_exclusive": [("content", "lines")],
-            }
+            },
+            "pending": {"type": "path"},
         },
         supports_check_mode=True,
     )
@@ -149,6 +161,8 @@ def main() -> None:
     for entry, before, after in texts:
         if after is not None and after != before and entry["validate"]:
             _try(module, entry, after)
+    left = _left(module)
+    _remember(module, left, [entry["path"] for entry, before, after in texts if after != before])
     changed_paths, diffs = [], []
     for entry, before, after in texts:
         attributes_diff: dict[str, Any] = {"before": {}, "after": {}}
@@ -167,7 +181,21 @@ def main() -> None:
                 old = {key: attributes_diff["before"].get(key) for key in changes}
                 header = f"{entry['path']} (attributes)"
                 diffs.append({"before": old, "after": changes, "before_header": header, "after_header": header})
-    module.exit_json(changed=bool(changed_paths), changed_paths=changed_paths, diff=diffs)
+    _remember(module, left, changed_paths)
+    due = list(dict.fromkeys(left + changed_paths))
+    module.exit_json(changed=bool(due), changed_paths=due, diff=diffs)
+
+
+def _left(module: AnsibleModule) -> list[str]:
+    """The paths whose changes an earlier run has not seen take effect."""
+    pending = module.params["pending"]
+    return Path(pending).read_text(encoding="utf-8").splitlines() if pending and Path(pending).exists() else []
+
+
+def _remember(module: AnsibleModule, left: list[str], paths: list[str]) -> None:
+    """Add paths to those that were left."""
+    if module.params["pending"] and not module.check_mode and set(paths) - set(left):
+        _write(module, module.params["pending"], "".join(f"{path}\n" for path in dict.fromkeys(left + paths)))
 
 
 def _before_and_after(module: AnsibleModule, entry: dict[str, Any]) -> tuple[str | None, str | None]:
@@ -216,6 +244,14 @@ def _temporary(module: AnsibleModule, text: str) -> str:
     return name
 
 
+def _write(module: AnsibleModule, path: str, text: str) -> None:
+    """Put a file with this text in its place, in one step."""
+    folder = Path(path).parent
+    if not folder.is_dir():
+        folder.mkdir(mode=0o755, parents=True)
+    module.atomic_move(_temporary(module, text), path)
+
+
 def _try(module: AnsibleModule, entry: dict[str, Any], text: str) -> None:
     """Fail, with nothing written, when the validator refuses the text or is not there (other than in check mode)."""
     command = entry["validate"]
@@ -246,10 +282,7 @@ def _settle(
         return True
     changed = after != before
     if changed and not module.check_mode:
-        folder = Path(path).parent
-        if not folder.is_dir():
-            folder.mkdir(mode=0o755, parents=True)
-        module.atomic_move(_temporary(module, after), path)
+        _write(module, path, after)
     if before is None and module.check_mode:
         return True
     whole = entry["content"] is not None

@@ -15,8 +15,8 @@ GROUP = str(os.getgid())
 DEFS = "# comment\nUMASK\t\t022\n#HOME_MODE 0700\nLAST no\n"
 
 
-def apply(*files: dict[str, Any], check: bool = False) -> Result:
-    return run_module("host_files", {"files": list(files)}, check=check)
+def apply(*files: dict[str, Any], check: bool = False, **more: Any) -> Result:
+    return run_module("host_files", {"files": list(files), **more}, check=check)
 
 
 def whole(path: Path, content: str, **more: Any) -> dict[str, Any]:
@@ -114,3 +114,31 @@ def test_a_folder_in_the_way_is_named(tmp_path: Path) -> None:
     told = apply(whole(tmp_path, "x\n"))
     assert told.failed
     assert "is a folder" in told["msg"]
+
+
+def test_a_change_that_has_not_taken_effect_is_told_by_every_run_until_it_has(tmp_path: Path) -> None:
+    pending = tmp_path / "state/pending"
+    wanted = [whole(tmp_path / "a", "one\n"), whole(tmp_path / "b", "two\n")]
+    apply(wanted[1])
+    assert not apply(wanted[1], pending=str(pending))["changed"]
+    assert not pending.exists()
+    assert apply(*wanted, check=True, pending=str(pending))["changed_paths"] == [str(tmp_path / "a")]
+    assert not pending.exists()
+    apply(*wanted, pending=str(pending))
+    wanted[1]["content"] = "three\n"
+    for _ in range(2):  # cut off before any handler
+        told = apply(*wanted, pending=str(pending))
+        assert (told["changed"], told["changed_paths"]) == (True, [str(tmp_path / "a"), str(tmp_path / "b")])
+    told = apply(*wanted, check=True, pending=str(pending))
+    assert (told["changed"], told["diff"]) == (True, [])
+    pending.unlink()
+    assert not apply(*wanted, pending=str(pending))["changed"]
+
+
+def test_a_run_that_ends_amid_the_files_has_noted_what_it_was_about_to_change(tmp_path: Path) -> None:
+    files = [whole(tmp_path / "a", "one\n") | {"owner": "no-such-user"}, whole(tmp_path / "b", "two\n")]
+    pending = tmp_path / "pending"
+    assert apply(*files, pending=str(pending)).failed
+    assert (tmp_path / "a").exists()
+    assert not (tmp_path / "b").exists()
+    assert pending.read_text().splitlines() == [entry["path"] for entry in files]
