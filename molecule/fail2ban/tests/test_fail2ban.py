@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
+SCENARIO = Path(__file__).resolve().parents[1]
 TARGET, ATTACKER = "spamops-fail2ban", "spamops-fail2ban-2"
 BAN_SECONDS = 8
 """As in converge.yml."""
@@ -249,3 +250,28 @@ def test_repeated_calls_of_the_api_without_its_key_are_banned(
     assert re.search(r"Failregex: [1-9]\d* total", said), said
     until(lambda: source not in banned("spamcheck-api"), BAN_SECONDS + 5)
     assert reaches(source)
+
+
+def converge() -> subprocess.CompletedProcess[str]:
+    """Run the role again."""
+    command = ["ansible-playbook", "-i", str(FOLDER / "inventory"), "-l", TARGET, str(SCENARIO / "converge.yml")]
+    environment = os.environ | {"ANSIBLE_FORCE_COLOR": "False", "ANSIBLE_NOCOLOR": "True"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_jails_that_a_broken_file_of_others_kept_away_are_there_when_it_is_mended() -> None:
+    foreign = "/etc/fail2ban/jail.d/foreign.local"
+    without = "sed -i '/^\\[spamcheck-api\\]/,$d' /etc/fail2ban/jail.d/spamops.local; systemctl restart fail2ban"
+    on(TARGET, "sh", "-ec", without)
+    until(lambda: on(TARGET, "fail2ban-client", "status", check=False).strip().endswith("\tsshd"), PATIENCE)
+    on(TARGET, "sh", "-c", f"echo '[broken' >{foreign}")
+    try:
+        refused = converge()
+    finally:
+        on(TARGET, "rm", foreign)
+    assert refused.returncode != 0, refused.stdout
+    assert foreign in refused.stdout + refused.stderr
+    mended = converge()
+    assert mended.returncode == 0, mended.stdout + mended.stderr
+    assert "spamcheck-api" in on(TARGET, "fail2ban-client", "status")
+    assert " changed=0 " in converge().stdout
