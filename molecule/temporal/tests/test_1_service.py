@@ -67,3 +67,26 @@ def test_a_faulty_setting_is_refused_and_changes_nothing(
     refused = converge(host, "--extra-vars", json.dumps(variables), works=False)
     assert says in refused
     assert host.sh(look) == before
+
+
+@pytest.mark.timeout(900)
+def test_a_configuration_that_a_failed_run_kept_from_taking_effect_does_so_when_the_cause_is_mended(
+    host: Any, converge: Any
+) -> None:
+    process = "systemctl show -p MainPID --value temporal"
+    wanted = ("--extra-vars", "temporal_log_level=error")
+    before = host.sh(process)
+    # Somebody's own command line, where the role wants its link.
+    host.sh("rm /usr/local/bin/temporal; touch /usr/local/bin/temporal")
+    try:
+        refused = converge(host, *wanted, works=False)
+        assert "/usr/local/bin/temporal" in refused
+        assert host.sh(process) == before
+        assert "level: error" in host.sh("cat /etc/temporal/server.yaml")
+        host.sh("rm /usr/local/bin/temporal")
+        converge(host, *wanted)
+        assert host.sh(process) != before
+        assert " changed=0 " in converge(host, *wanted)
+    finally:
+        host.sh("test -L /usr/local/bin/temporal || rm -f /usr/local/bin/temporal")
+        converge(host)
