@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 FOLDER = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
+SCENARIO = Path(__file__).resolve().parents[1]
 PLAIN, OTHER = "spamops-baseline", "spamops-baseline-2"
 # New ones in each run of the tests: a used password is refused.
 GOOD, FIRST, SECOND = (
@@ -299,6 +300,35 @@ class TestTheDailyLook:
         exposure = float(re.findall(r"([\d.]+) ", last)[0])
         print("systemd-analyze security, spamops-integrity.service:", exposure)
         assert exposure <= 2.0
+
+
+def converge() -> subprocess.CompletedProcess[str]:
+    """Run the role again."""
+    command = ["ansible-playbook", "-i", str(FOLDER / "inventory"), "-l", PLAIN, str(SCENARIO / "converge.yml")]
+    environment = os.environ | {"ANSIBLE_FORCE_COLOR": "False", "ANSIBLE_NOCOLOR": "True"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_what_a_bad_line_of_others_kept_from_taking_effect_does_so_when_it_is_mended() -> None:
+    timer = "/etc/systemd/system/spamops-integrity.timer"
+    # In a container the unit would be skipped: the condition goes for this test.
+    condition = "/run/systemd/system/systemd-sysctl.service.d/test.conf"
+    on(PLAIN, f"systemctl disable --now --quiet spamops-integrity.timer; rm {timer} /etc/sysctl.d/90-spamops.conf")
+    on(PLAIN, f"mkdir -p $(dirname {condition}); printf '[Unit]\\nConditionPathIsReadWrite=\\n' >{condition}")
+    on(PLAIN, "echo 'no assignment' >/etc/sysctl.d/10-foreign.conf; systemctl daemon-reload")
+    try:
+        refused = converge()
+        assert refused.returncode != 0, refused.stdout
+        assert "systemd-sysctl.service" in refused.stdout + refused.stderr
+        assert attempt(PLAIN, "systemctl is-active spamops-integrity.timer").stdout != "active\n"
+        on(PLAIN, "rm /etc/sysctl.d/10-foreign.conf")
+        mended = converge()
+    finally:
+        on(PLAIN, f"rm -f /etc/sysctl.d/10-foreign.conf {condition}; systemctl daemon-reload")
+    assert mended.returncode == 0, mended.stdout + mended.stderr
+    assert on(PLAIN, "systemctl is-active spamops-integrity.timer") == "active\n"
+    assert on(PLAIN, "systemctl is-enabled spamops-integrity.timer") == "enabled\n"
+    assert " changed=0 " in converge().stdout
 
 
 def test_nothing_has_failed() -> None:
