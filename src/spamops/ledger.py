@@ -165,7 +165,7 @@ class Ledger:
                 },
             ).rowcount
             if not changed and db.execute("SELECT 1 FROM runs WHERE id = ?", (run,)).fetchone() is None:
-                raise LedgerError(f"the history {self.path} has lost run {run}: was the file removed during the run?")
+                raise self._lost(run)
             if changed and report is not None:
                 db.executemany(
                     "INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", _verdict_rows(run, report)
@@ -179,8 +179,11 @@ class Ledger:
         with self._open() as db:
             row = db.execute("SELECT ended_at FROM runs WHERE id = ?", (run,)).fetchone()
         if row is None:
-            raise LedgerError(f"the history {self.path} has lost run {run}: was the file removed during the run?")
+            raise self._lost(run)
         return row["ended_at"] is None
+
+    def _lost(self, run: int) -> LedgerError:
+        return LedgerError(f"the history {self.path} has lost run {run}: was the file removed during the run?")
 
     def open_runs(self, servers: Iterable[str]) -> list[dict[str, Any]]:
         """Runs of these servers that wait for their end, oldest first. A server may go by its name and its id.
